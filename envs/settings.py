@@ -1,0 +1,88 @@
+"""Typed, strict configuration: every field documented and ranged, every unknown key refused."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from typing_extensions import Self
+
+from envs.errors import UserError
+
+
+class Settings(BaseModel):
+    """Base of all configuration: immutable, and unknown keys are errors.
+
+    A field's docstring says what it does, its unit, and the effect of raising it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], where: str = "") -> Self:
+        """Build from plain data (JSON, YAML, a Tune search space).
+
+        Args:
+            values: nested mapping of field names to values.
+            where: prefix of the field paths in error messages.
+
+        Raises:
+            UserError: an unknown key (the nearest valid one is named) or a value out of range.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise UserError(_first_problem(error, cls, where)) from None
+
+    def with_overrides(self, assignments: Sequence[str]) -> Self:
+        """Apply ``path.to.field=value`` strings, as given to ``--set``, strictly.
+
+        Raises:
+            UserError: a malformed assignment, an unknown path or an invalid value.
+        """
+        values = self.model_dump()
+        for assignment in assignments:
+            path, separator, text = assignment.partition("=")
+            if not separator or not path:
+                raise UserError(f"--set takes path.to.field=value, got {assignment!r}")
+            _assign(values, path.strip().split("."), text.strip(), type(self))
+        return type(self).from_mapping(values)
+
+
+def _assign(values: dict[str, Any], path: list[str], text: str, model: type[BaseModel]) -> None:
+    target, owner = values, model
+    for depth, name in enumerate(path):
+        if name not in owner.model_fields:
+            raise UserError(_unknown_key(".".join(path[: depth + 1]), name, owner))
+        if depth == len(path) - 1:
+            # The literal None is the only way to write "absent" on a command line.
+            target[name] = None if text.lower() in ("none", "null") else text
+            return
+        annotation = owner.model_fields[name].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            raise UserError(f"{'.'.join(path[: depth + 1])} is a value, it has no field {path[depth + 1]!r}")
+        target, owner = target[name], annotation
+
+
+def _unknown_key(path: str, name: str, owner: type[BaseModel]) -> str:
+    valid = list(owner.model_fields)
+    nearest = difflib.get_close_matches(name, valid, n=1, cutoff=0.0)
+    parent = path.rpartition(".")[0]
+    hint = f"; did you mean {'.'.join(filter(None, [parent, *nearest]))!r}?" if nearest else ""
+    return f"unknown setting {path!r}{hint} (valid: {', '.join(valid)})"
+
+
+def _first_problem(error: ValidationError, model: type[BaseModel], where: str) -> str:
+    problem = error.errors(include_url=False)[0]
+    names = [str(part) for part in problem["loc"]]
+    path = ".".join([where, *names] if where else names)
+    if problem["type"] == "extra_forbidden":
+        owner = model
+        for name in names[:-1]:
+            annotation = owner.model_fields[name].annotation
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                owner = annotation
+        return _unknown_key(path, names[-1], owner)
+    if not path:  # a cross-field check: its message is already whole
+        return str(problem["msg"]).removeprefix("Value error, ")
+    return f"{path}: {problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}"
