@@ -1,0 +1,81 @@
+# One entrance for people and CI. `make` lists the targets.
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+# Passed to pip. For a CPU-only torch on Linux (the default one brings CUDA, several GB):
+#   make quickstart PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+PIP_ARGS ?=
+# Passed to pytest, e.g. make test PYTEST_ARGS="-m 'not learning and not agents' -x"
+PYTEST_ARGS ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+# Spinning OpenMP threads on a shared machine slow torch by up to 100 times.
+export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= PASSIVE
+export RAY_USAGE_STATS_ENABLED ?= 0
+export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
+
+SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
+
+.PHONY: help quickstart setup check test test-agents lock clean
+
+help: ## List the targets
+	@echo "usage: make TARGET [PYTHON=python3.12] [PIP_ARGS=...] [PYTEST_ARGS=...]"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+quickstart: setup ## Set up, then walk the whole way: logs, simulator, agent, result
+	@$(VENV)/bin/rl-rec quickstart
+
+setup: $(READY) ## Create .venv with the locked versions (instant when it is current)
+
+# The stamp makes a second call instant, and a changed lock or setup.cfg installs again.
+$(READY): requirements.lock setup.cfg pyproject.toml
+	@if ! $(PY) -c '$(SUPPORTED)' 2>/dev/null; then \
+		$(PYTHON) -c '$(SUPPORTED)' 2>/dev/null || { \
+			echo "error: Python 3.10, 3.11 or 3.12 is needed, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 | head -n 1);" \
+				"name another one, e.g. make PYTHON=python3.12 ..." >&2; exit 2; }; \
+		echo "creating $(VENV)"; $(PYTHON) -m venv --clear $(VENV); \
+	fi
+	@echo "installing the locked versions into $(VENV) (some minutes the first time)"
+	@$(PY) -m pip install --quiet $(PIP_ARGS) -r requirements.lock
+	@$(PY) -m pip install --quiet $(PIP_ARGS) --no-deps -e .
+	@touch $@
+
+check: setup ## Format check, lint and types
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+
+test: export MPLBACKEND = Agg
+test: check ## Check, then run the default tiers of tests
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+test-agents: export MPLBACKEND = Agg
+test-agents: setup ## The optional tier: foreign agents on our environments
+	@$(PY) -m pip install --quiet $(PIP_ARGS) --no-deps -r requirements-agents.lock
+	@$(PY) -m pytest -m agents $(PYTEST_ARGS)
+
+# torch's own metadata asks for the CUDA packages that it needs: pinning them here would force them on CPU-only builds.
+UNPINNED := ^(nvidia-|cuda-|triton)
+RESOLVE = $(PY) -m uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate \
+	--output-file $(VENV)/resolved.txt $(LOCK_ARGS) setup.cfg
+LOCK_NOTE := Exact versions for Python 3.10 to 3.12. Regenerate: make lock (newest: make lock LOCK_ARGS=--upgrade).
+
+lock: setup ## Resolve setup.cfg into requirements.lock and requirements-agents.lock
+	@$(PY) -m pip install --quiet $(PIP_ARGS) uv
+	@grep -hv '^#' requirements.lock requirements-agents.lock > $(VENV)/resolved.txt
+	@$(RESOLVE) --extra dev
+	@{ echo "# Run time and development. $(LOCK_NOTE)"; \
+		grep -vE '$(UNPINNED)' $(VENV)/resolved.txt; } > $(VENV)/requirements.lock
+	@grep -hv '^#' requirements.lock requirements-agents.lock > $(VENV)/resolved.txt
+	@$(RESOLVE) --extra dev --extra agents
+	@{ echo "# What the agents extra adds to requirements.lock. $(LOCK_NOTE)"; \
+		grep -vE '$(UNPINNED)' $(VENV)/resolved.txt | grep -vxFf $(VENV)/requirements.lock; } > $(VENV)/requirements-agents.lock
+	@mv $(VENV)/requirements.lock $(VENV)/requirements-agents.lock .
+
+clean: ## Remove .venv, build output and caches
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
