@@ -1,0 +1,1 @@
+"""The `rl-rec` command line: the library computes, this package prints."""

@@ -1,0 +1,92 @@
+"""Options that mean the same on every command.
+
+A command stacks these decorators and takes the named parameter: ``--json`` gives ``as_json``, ``--set`` gives
+``assignments``, the others carry their own name.
+"""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import click
+
+from envs.errors import UserError
+from envs.settings import Settings
+from rl_rec.cli.output import reserve_stdout
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def _reserve(context: click.Context, _: click.Parameter, value: bool) -> bool:
+    if value:
+        reserve_stdout(context)
+    return value
+
+
+def check_device(name: str) -> str:
+    """Return ``name`` if torch can compute there.
+
+    Args:
+        name: ``cpu``, ``cuda`` or ``cuda:<index>``.
+
+    Raises:
+        UserError: no such device on this machine.
+    """
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or name.endswith(":"):
+        raise UserError(f"unknown device {name!r}; use cpu, cuda or cuda:<index>")
+    if kind == "cuda":
+        import torch  # seconds: only those who ask for a GPU wait for it here
+
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise UserError(f"device {name!r} is not available: torch sees no CUDA device; use --device cpu")
+        if index and int(index) >= count:
+            raise UserError(f"device {name!r} is not available: torch sees cuda:0 to cuda:{count - 1}")
+    return name
+
+
+def overridden(settings: SettingsT, assignments: Sequence[str], seed: int | None = None) -> SettingsT:
+    """Apply ``--set`` and ``--seed`` to ``settings``, strictly.
+
+    Raises:
+        UserError: an unknown path, an invalid value, or two different seeds.
+    """
+    if seed is None:
+        return settings.with_overrides(assignments)
+    if any(assignment.partition("=")[0].strip() == "seed" for assignment in assignments):
+        raise UserError("give the seed once: --seed or --set seed=..., not both")
+    return settings.with_overrides([*assignments, f"seed={seed}"])
+
+
+json_option = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    callback=_reserve,
+    help="Print one JSON document on stdout and nothing else.",
+)
+
+set_option = click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="Override a configuration field, e.g. --set seed=3; may be repeated. Unknown fields are errors.",
+)
+
+seed_option = click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=None,
+    help="Seed of all randomness; the configuration's by default.",
+)
+
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+
+device_option = click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    callback=lambda _context, _parameter, value: check_device(value),
+    help="Where to compute: cpu, cuda or cuda:<index>.",
+)
