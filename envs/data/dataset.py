@@ -1,0 +1,259 @@
+"""The dataset every stage reads: users, items and sessions, in memory and on disk."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from envs.data import schema
+from envs.data.layout import check_layout
+from envs.errors import UserError
+from envs.files import new_directory, read_json, write_json
+
+
+class Split(IntEnum):
+    """Which users a stage may see; users are split, never rows."""
+
+    TRAIN = 0
+    VALIDATION = 1
+    TEST = 2
+
+
+_SPLIT_NAMES = np.array([split.name.lower() for split in Split], object)
+_DESCRIPTION = "dataset.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """U users, N items and S sessions of K exposures. Item 0 is padding everywhere.
+
+    Attributes:
+        name: what the dataset was prepared from.
+        user_ids: str (U,), the ids of the source.
+        user_features: float32 (U, P), named by ``user_feature_names``.
+        user_split: int8 (U,), values of ``Split``.
+        item_ids, item_titles: str (N + 1,), empty at 0.
+        item_features: float32 (N + 1, F), named by ``item_feature_names``; row 0 is zero.
+        session_user: int32 (S,), sorted.
+        session_time: int64 (S,), seconds of the first exposure, ascending within a user.
+        session_items: int32 (S, K), 1..N, or 0 where a user's last slate is not full.
+        session_feedback: int8 (S, K), 1 if the user responded positively.
+        settings: the settings it was prepared with, as plain data.
+        seed: of everything random in it.
+
+    Raises:
+        ValueError: arrays that contradict each other or the description above.
+    """
+
+    name: str
+    user_ids: NDArray[np.object_]
+    user_features: NDArray[np.float32]
+    user_feature_names: tuple[str, ...]
+    user_split: NDArray[np.int8]
+    item_ids: NDArray[np.object_]
+    item_titles: NDArray[np.object_]
+    item_features: NDArray[np.float32]
+    item_feature_names: tuple[str, ...]
+    session_user: NDArray[np.int32]
+    session_time: NDArray[np.int64]
+    session_items: NDArray[np.int32]
+    session_feedback: NDArray[np.int8]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_layout(self)
+
+    @property
+    def users(self) -> int:
+        """U, the number of users."""
+        return len(self.user_ids)
+
+    @property
+    def items(self) -> int:
+        """N, the number of items without the padding; valid indices are 1..N."""
+        return len(self.item_ids) - 1
+
+    @property
+    def slate_size(self) -> int:
+        """K, the exposures of one session."""
+        return self.session_items.shape[1]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sha256 over the values of all columns and the feature names."""
+        names = {
+            "user_features": np.array(self.user_feature_names, object),
+            "item_features": np.array(self.item_feature_names, object),
+        }
+        return schema.fingerprint({**_tables(self), "names": names})
+
+    @cached_property
+    def likes(self) -> NDArray[np.int32]:
+        """All items responded to positively (L,), sorted by user, then time."""
+        return self.session_items[self.session_feedback == 1]
+
+    @cached_property
+    def like_offsets(self) -> NDArray[np.int64]:
+        """int64 (U + 1,): the likes of user u are ``likes[like_offsets[u]:like_offsets[u + 1]]``."""
+        first_session = np.searchsorted(self.session_user, np.arange(self.users + 1))
+        return self._likes_until[first_session]
+
+    @cached_property
+    def session_likes_before(self) -> NDArray[np.int64]:
+        """int64 (S,): how many likes the user had before each session."""
+        return self._likes_until[:-1] - self.like_offsets[self.session_user]
+
+    @cached_property
+    def _likes_until(self) -> NDArray[np.int64]:
+        """int64 (S + 1,): likes of all users in the sessions before each one."""
+        counts = self.session_feedback.sum(axis=1, dtype=np.int64)
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+
+    def users_in(self, split: Split) -> NDArray[np.int64]:
+        """Indices of the users of ``split``, ascending."""
+        return np.flatnonzero(self.user_split == split)
+
+    def sessions_in(self, split: Split) -> NDArray[np.int64]:
+        """Indices of the sessions whose user is in ``split``, ascending."""
+        return np.flatnonzero(self.user_split[self.session_user] == split)
+
+    def history(self, sessions: ArrayLike, length: int) -> NDArray[np.int64]:
+        """What each session's user had liked before it: the most recent items, latest last.
+
+        Args:
+            sessions: int (n,), indices of sessions.
+            length: H.
+
+        Returns:
+            int64 (n, H), padded with 0 on the left.
+        """
+        sessions = np.asarray(sessions, np.int64)
+        end = self._likes_until[sessions]  # (n,) positions in likes
+        start = self.like_offsets[self.session_user[sessions]]
+        position = end[:, None] + np.arange(-length, 0)  # (n, H)
+        # One padding item in front, so that position -1 and an empty log stay in range.
+        padded = np.concatenate([np.zeros(1, np.int64), self.likes])
+        return padded[np.where(position >= start[:, None], position + 1, 0)]
+
+
+def save(dataset: Dataset, path: Path, overwrite: bool = False) -> None:
+    """Write the folder ``path``: three Parquet files and ``dataset.json``, whole or not at all.
+
+    Raises:
+        UserError: ``path`` exists and ``overwrite`` is off, or it cannot be written.
+    """
+    with new_directory(path, overwrite=overwrite) as draft:
+        for table, columns in _tables(dataset).items():
+            schema.write_columns(draft / f"{table}.parquet", columns)
+        write_json(draft / _DESCRIPTION, describe(dataset))
+
+
+def load(path: Path) -> Dataset:
+    """Read a folder that ``save`` wrote, and verify its layout and fingerprint.
+
+    Raises:
+        UserError: not a dataset, another schema version, or content that is damaged or was changed.
+    """
+    path = Path(path)
+    description = read_json(path / _DESCRIPTION, "a dataset (make one with: rl-rec data prepare)")
+    if not isinstance(description, dict):
+        raise UserError(f"{path / _DESCRIPTION} does not describe a dataset")
+    version = description.get("schema_version")
+    if version != schema.SCHEMA_VERSION:
+        raise UserError(
+            f"{path} has schema version {version}, this release reads {schema.SCHEMA_VERSION}: "
+            f"prepare the dataset again"
+        )
+    users = schema.read_columns(path / "users.parquet", schema.USERS)
+    items = schema.read_columns(path / "items.parquet", schema.ITEMS)
+    sessions = schema.read_columns(path / "sessions.parquet", schema.SESSIONS)
+    for file, index, first in (("users", users["user"], 0), ("items", items["item"], 1)):
+        if not np.array_equal(index, np.arange(first, first + len(index))):
+            raise UserError(f"{path / file}.parquet: rows are not in the order of their index")
+    unknown = set(users["split"]).difference(_SPLIT_NAMES)
+    if unknown:
+        expected = ", ".join(_SPLIT_NAMES)
+        raise UserError(f"{path / 'users.parquet'}: split is one of {expected}, got {min(unknown)!r}")
+    try:
+        dataset = Dataset(
+            name=description["name"],
+            user_ids=users["user_id"],
+            user_features=users["features"],
+            user_feature_names=tuple(description["user_features"]),
+            user_split=(users["split"][:, None] == _SPLIT_NAMES).argmax(axis=1).astype(np.int8),
+            item_ids=below_padding(items["item_id"], ""),
+            item_titles=below_padding(items["title"], ""),
+            item_features=below_padding(items["features"], 0),
+            item_feature_names=tuple(description["item_features"]),
+            session_user=sessions["user"],
+            session_time=sessions["timestamp"],
+            session_items=sessions["items"],
+            session_feedback=sessions["feedback"],
+            settings=description["settings"],
+            seed=description["seed"],
+        )
+        expected = description["fingerprint"]
+    except KeyError as error:
+        raise UserError(f"{path / _DESCRIPTION} has no {error.args[0]!r}") from None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: {error}") from None
+    if dataset.fingerprint != expected:
+        raise UserError(f"{path} was changed after it was prepared: its fingerprint no longer matches")
+    return dataset
+
+
+def describe(dataset: Dataset) -> dict[str, Any]:
+    """The content of ``dataset.json``: what this dataset is, in plain data."""
+    return {
+        "name": dataset.name,
+        "schema_version": schema.SCHEMA_VERSION,
+        "slate_size": dataset.slate_size,
+        "counts": {
+            "users": dataset.users,
+            **{f"{split.name.lower()}_users": len(dataset.users_in(split)) for split in Split},
+            "items": dataset.items,
+            "sessions": len(dataset.session_user),
+            "exposures": int((dataset.session_items > 0).sum()),
+            "likes": len(dataset.likes),
+        },
+        "user_features": list(dataset.user_feature_names),
+        "item_features": list(dataset.item_feature_names),
+        "settings": dict(dataset.settings),
+        "seed": dataset.seed,
+        "fingerprint": dataset.fingerprint,
+    }
+
+
+def below_padding(rows: NDArray[Any], padding: Any) -> NDArray[Any]:
+    """Put the row of the padding item, ``padding`` throughout, in front of ``rows`` (N, ...)."""
+    return np.concatenate([np.full_like(rows[:1], padding), rows])
+
+
+def _tables(dataset: Dataset) -> dict[str, dict[str, NDArray[Any]]]:
+    """The columns on disk, by file and name, in the order of the schema."""
+    return {
+        "users": {
+            "user": np.arange(dataset.users, dtype=np.int32),
+            "user_id": dataset.user_ids,
+            "split": _SPLIT_NAMES[dataset.user_split],
+            "features": dataset.user_features,
+        },
+        "items": {
+            "item": np.arange(1, dataset.items + 1, dtype=np.int32),
+            "item_id": dataset.item_ids[1:],
+            "title": dataset.item_titles[1:],
+            "features": dataset.item_features[1:],
+        },
+        "sessions": {
+            "user": dataset.session_user,
+            "timestamp": dataset.session_time,
+            "items": dataset.session_items,
+            "feedback": dataset.session_feedback,
+        },
+    }

@@ -1,0 +1,170 @@
+"""From a source's name to a dataset: read the logs, split the users, factorise, cut the slates."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from envs.data import movielens, synthetic
+from envs.data.dataset import Dataset, Split, below_padding
+from envs.data.features import like_factors
+from envs.data.logs import Logs
+from envs.data.sessions import build_sessions
+from envs.data.synthetic import SyntheticSettings
+from envs.errors import UserError
+from envs.progress import Progress, silent
+from envs.settings import Settings
+
+
+class PrepareSettings(Settings):
+    """How logs become a dataset."""
+
+    slate_size: int = Field(10, ge=1, le=1000)
+    """Exposures per session (K)."""
+    seed: int = Field(0, ge=0)
+    """Seed of the split, the factors and the synthetic world."""
+    validation_fraction: float = Field(0.1, ge=0.0, lt=1.0)
+    """Share of the users held out for choosing between models."""
+    test_fraction: float = Field(0.2, ge=0.0, lt=1.0)
+    """Share of the users held out for the final numbers."""
+    factors: int | None = Field(None, ge=0, le=4096)
+    """Factors of the training users' likes that join the item features; 0 adds none. None leaves the choice
+    to the source: 24 for MovieLens, where genres alone make films indistinguishable, 0 for the synthetic
+    world, whose features observe the truth already."""
+    positive_above: float = Field(3.0, ge=0.0, lt=5.0)
+    """A MovieLens rating above this is positive; raising it makes likes rarer."""
+    synthetic: SyntheticSettings = SyntheticSettings()
+    """The world that the source ``synthetic`` draws."""
+
+    @model_validator(mode="after")
+    def _check_fractions(self) -> Self:
+        held_out = self.validation_fraction + self.test_fraction
+        if held_out >= 1.0:
+            raise ValueError(
+                f"validation_fraction + test_fraction is {held_out:g}, expected below 1: "
+                f"lower one of them so that training users remain"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class _Source:
+    read: Callable[[Path | None, PrepareSettings], Logs]
+    factors: int
+
+
+def prepare(
+    name: str, raw: Path | None, settings: PrepareSettings | None = None, progress: Progress = silent
+) -> Dataset:
+    """Prepare the source ``name``.
+
+    Repeated ratings of one item by one user are kept: each is an exposure.
+
+    Args:
+        name: one of ``SOURCES``.
+        raw: the folder of the downloaded files; None for the synthetic world.
+        settings: defaults if None.
+        progress: called as the stages finish.
+
+    Raises:
+        UserError: an unknown name, a missing or malformed file, or settings that do not fit the data.
+    """
+    settings = settings or PrepareSettings()
+    source = _source(name)
+    factors = source.factors if settings.factors is None else settings.factors
+    settings = settings.model_copy(update={"factors": factors})
+
+    progress(0, 3, f"reading {name}")
+    logs = source.read(raw, settings)
+    progress(1, 3, f"{len(logs.user):,} exposures, factorising")
+    split = split_users(len(logs.user_ids), settings)
+    item_features, item_names = _with_factors(logs, split == Split.TRAIN, factors, settings.seed)
+    progress(2, 3, "cutting slates")
+    sessions = build_sessions(logs.user, logs.item, logs.feedback, logs.timestamp, settings.slate_size)
+    dataset = Dataset(
+        name=name,
+        user_ids=logs.user_ids,
+        user_features=logs.user_features,
+        user_feature_names=logs.user_feature_names,
+        user_split=split,
+        item_ids=below_padding(logs.item_ids, ""),
+        item_titles=below_padding(logs.item_titles, ""),
+        item_features=below_padding(item_features, 0),
+        item_feature_names=item_names,
+        session_user=sessions.user,
+        session_time=sessions.time,
+        session_items=sessions.items,
+        session_feedback=sessions.feedback,
+        settings=settings.model_dump(mode="json", exclude=None if name == "synthetic" else {"synthetic"}),
+        seed=settings.seed,
+    )
+    progress(3, 3, f"{len(sessions.user):,} sessions")
+    return dataset
+
+
+def split_users(users: int, settings: PrepareSettings) -> NDArray[np.int8]:
+    """Assign whole users to splits at random: int8 (users,), values of ``Split``.
+
+    Raises:
+        UserError: no training user would remain.
+    """
+    test = round(users * settings.test_fraction)
+    validation = round(users * settings.validation_fraction)
+    if test + validation >= users:
+        raise UserError(f"{users} users leave none for training: lower test_fraction or validation_fraction")
+    order = np.random.default_rng([settings.seed, 0]).permutation(users)
+    split = np.full(users, Split.TRAIN, np.int8)
+    split[order[:test]] = Split.TEST
+    split[order[test : test + validation]] = Split.VALIDATION
+    return split
+
+
+def _with_factors(
+    logs: Logs, is_train: NDArray[np.bool_], factors: int, seed: int
+) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    if factors == 0:
+        return logs.item_features, logs.item_feature_names
+    liked = logs.feedback == 1
+    joined = like_factors(logs.user[liked], logs.item[liked], is_train, len(logs.item_ids), factors, seed)
+    names = tuple(f"factor_{index}" for index in range(factors))
+    return np.column_stack([logs.item_features, joined]), logs.item_feature_names + names
+
+
+def _source(name: str) -> _Source:
+    if name not in SOURCES:
+        nearest = difflib.get_close_matches(name, SOURCES, n=1, cutoff=0.0)[0]
+        raise UserError(f"unknown dataset {name!r}; did you mean {nearest!r}? (valid: {', '.join(SOURCES)})")
+    return SOURCES[name]
+
+
+def _folder(raw: Path | None, name: str) -> Path:
+    if raw is None:
+        raise UserError(f"{name} needs the folder of its raw files ({movielens.DOWNLOAD})")
+    return Path(raw)
+
+
+def _read_100k(raw: Path | None, settings: PrepareSettings) -> Logs:
+    return movielens.load_100k(_folder(raw, "ml-100k"), settings.positive_above)
+
+
+def _read_1m(raw: Path | None, settings: PrepareSettings) -> Logs:
+    return movielens.load_1m(_folder(raw, "ml-1m"), settings.positive_above)
+
+
+def _read_synthetic(raw: Path | None, settings: PrepareSettings) -> Logs:
+    if raw is not None:
+        raise UserError(f"synthetic is drawn, not read: leave out the raw folder {raw}")
+    return synthetic.generate(settings.synthetic, settings.slate_size, settings.seed)
+
+
+SOURCES = {
+    "ml-100k": _Source(_read_100k, factors=24),
+    "ml-1m": _Source(_read_1m, factors=24),
+    "synthetic": _Source(_read_synthetic, factors=0),
+}
+"""Every source by name; a new one is a loader that returns ``Logs`` and a line here."""
