@@ -1,0 +1,258 @@
+"""The command line's promises: cheap help, one-line errors, exit codes, and a clean stdout."""
+
+import json
+import os
+import subprocess
+import sys
+
+import click
+import pytest
+
+from envs.errors import UserError
+from rl_rec.cli import main as main_module
+from rl_rec.cli.main import SUMMARIES, main
+from rl_rec.cli.options import check_device, device_option, json_option
+from rl_rec.cli.output import emit
+
+# A verb of its own process: {body} is what the command does.
+PROBE = """
+import os, sys, click
+from rl_rec.cli import main as module
+from rl_rec.cli.options import json_option
+from rl_rec.cli.output import emit
+
+@click.command()
+@json_option
+def probe(as_json):
+{body}
+
+class Entry:
+    value, dist = "", None
+    def load(self):
+        return probe
+
+module._registered = lambda: {{"probe": Entry()}}
+sys.exit(module.main(["probe", *{options}]))
+"""
+
+NOISY = PROBE.format(
+    options=["--json"],
+    body="""
+    print("from python")
+    os.system("echo from a child")
+    os.write(1, b"from native code")
+    emit({"auc": float("nan"), "users": 3}, as_json)
+""",
+)
+
+QUIET = PROBE.format(options=[], body="    print('hello')")
+
+
+def run_python(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.fixture
+def verb(monkeypatch):
+    """Make a function the command ``probe``."""
+
+    class Entry:
+        name, value, dist = "probe", "tests:probe", None
+
+        def __init__(self, command):
+            self._command = command
+
+        def load(self):
+            if isinstance(self._command, Exception):
+                raise self._command
+            return self._command
+
+    def add(command):
+        monkeypatch.setattr(main_module, "_registered", lambda: {"probe": Entry(command)})
+
+    return add
+
+
+def raising(error: BaseException) -> click.Command:
+    @click.command()
+    def probe():
+        raise error
+
+    return probe
+
+
+def test_help_lists_the_verbs_in_the_order_of_the_data_without_importing_torch_or_ray():
+    done = run_python(
+        "import sys; from rl_rec.cli.main import main\n"
+        "code = main(['--help'])\n"
+        "loaded = {'torch', 'ray', 'numpy'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {loaded}' if loaded else code)"
+    )
+    assert done.returncode == 0, done.stderr
+    listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ") and line.split()]
+    assert [name for name in listed if name in SUMMARIES] == list(SUMMARIES)
+
+
+def test_a_verb_without_a_summary_is_listed_after_the_known_ones(verb, capsys):
+    verb(raising(AssertionError("help must not run it")))
+    assert main(["--help"]) == 0
+    assert "probe" in capsys.readouterr().out
+
+
+def test_no_arguments_show_the_help_and_fail(capsys):
+    assert main([]) == 2
+    assert "Commands:" in capsys.readouterr().err
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("rl-rec")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["trian"], ["--nonsense"], ["probe", "--nonsense"], ["probe", "extra"]]
+)
+def test_wrong_usage_is_one_line_and_2(verb, capsys, arguments):
+    verb(raising(AssertionError("must not run")))
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "error, code, text",
+    [
+        (UserError("the folder\nis empty"), 2, "error: the folder is empty\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted\n"),
+        (click.Abort(), 130, "error: interrupted\n"),
+        (KeyError("x"), 1, "error: KeyError: 'x' (set RL_REC_TRACEBACK=1 for the traceback)\n"),
+        (AssertionError(), 1, "error: AssertionError (set RL_REC_TRACEBACK=1 for the traceback)\n"),
+    ],
+)
+def test_every_failure_is_one_line_with_its_exit_code(verb, capsys, monkeypatch, error, code, text):
+    monkeypatch.delenv("RL_REC_TRACEBACK", raising=False)
+    verb(raising(error))
+    assert main(["probe"]) == code
+    captured = capsys.readouterr()
+    assert captured.err.lstrip("\n") == text  # click ends the line that ^C was typed on
+    assert captured.out == ""
+
+
+def test_the_traceback_is_there_when_asked_for(verb, capsys, monkeypatch):
+    monkeypatch.setenv("RL_REC_TRACEBACK", "1")
+    verb(raising(KeyError("x")))
+    assert main(["probe"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "problem", [ImportError("No module named 'cluster.cli'"), AttributeError("no train")]
+)
+def test_a_verb_that_cannot_be_loaded_says_so(verb, capsys, problem):
+    verb(problem)
+    assert main(["probe"]) == 2
+    assert capsys.readouterr().err == f"error: 'probe' cannot be loaded from tests:probe: {problem}\n"
+
+
+def test_a_known_verb_without_entry_point_asks_for_the_installation(verb, capsys):
+    verb(raising(AssertionError("must not run")))
+    assert main(["train"]) == 2
+    assert "pip install -e ." in capsys.readouterr().err
+
+
+def test_a_closed_pipe_is_quiet():
+    # The reader is gone before anything is printed, and the print reaches the pipe only at the last flush.
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", QUIET], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_openmp_is_tamed_but_a_person_may_choose(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    main(["--version"])
+    assert (os.environ["OMP_NUM_THREADS"], os.environ["OMP_WAIT_POLICY"]) == ("7", "PASSIVE")
+
+
+def test_json_is_the_only_thing_on_stdout():
+    done = run_python(NOISY)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"auc": None, "users": 3}
+    for noise in ("from python", "from a child", "from native code"):
+        assert noise in done.stderr
+
+
+def test_json_is_clean_and_stdout_restored_in_process(verb, capsys):
+    @click.command()
+    @json_option
+    def probe(as_json):
+        print("noise")
+        emit({"loss": float("inf")}, as_json)
+
+    verb(probe)
+    stdout = sys.stdout
+    assert main(["probe", "--json"]) == 0
+    assert sys.stdout is stdout
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"loss": None}
+    assert "noise" in captured.err
+
+
+def test_a_failing_json_command_leaves_stdout_empty(verb, capsys):
+    @click.command()
+    @json_option
+    def probe(as_json):
+        raise UserError("bad")
+
+    verb(probe)
+    assert main(["probe", "--json"]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_without_json_a_person_reads_figures(verb, capsys):
+    @click.command()
+    @json_option
+    def probe(as_json):
+        emit({"users": 12345, "auc": 0.76543}, as_json)
+
+    verb(probe)
+    assert main(["probe"]) == 0
+    out = capsys.readouterr().out
+    assert "12,345" in out and "0.7654" in out
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cpu:x"])
+def test_an_unknown_device_is_refused(name):
+    with pytest.raises(UserError, match="unknown device"):
+        check_device(name)
+
+
+def test_a_missing_device_is_refused_before_the_command_runs(verb, capsys, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    @click.command()
+    @device_option
+    def probe(device):
+        pytest.fail("the command ran")
+
+    verb(probe)
+    assert main(["probe", "--device", "cuda"]) == 2
+    expected = "error: device 'cuda' is not available: torch sees no CUDA device; use --device cpu\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_every_summary_is_a_sentence():
+    assert all(summary.endswith(".") and "\n" not in summary for summary in SUMMARIES.values())

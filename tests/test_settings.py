@@ -1,0 +1,100 @@
+"""Strict settings: every wrong key or value fails in one line that names its full path."""
+
+import pytest
+from pydantic import Field, ValidationError, model_validator
+
+from envs.errors import UserError
+from envs.settings import Settings
+
+
+class Inner(Settings):
+    hidden: int = Field(8, ge=1)
+    """Width; raising it costs memory."""
+    dropout: float | None = None
+    """Share of units dropped."""
+
+
+class Outer(Settings):
+    gamma: float = Field(0.9, ge=0, le=1)
+    seed: int = 0
+    actor: Inner = Inner()
+
+    @model_validator(mode="after")
+    def _cross_field(self) -> "Outer":
+        if self.seed == 13 and self.gamma == 1:
+            raise ValueError("gamma is 1 with seed 13; set gamma below 1")
+        return self
+
+
+def message_of(call, *arguments) -> str:
+    with pytest.raises(UserError) as caught:
+        call(*arguments)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_overrides_reach_nested_fields_and_keep_the_rest():
+    settings = Outer().with_overrides(["actor.hidden=32", "gamma=0.5"])
+    assert (settings.actor.hidden, settings.gamma, settings.seed) == (32, 0.5, 0)
+
+
+def test_overrides_leave_the_original_alone():
+    original = Outer()
+    original.with_overrides(["actor.hidden=32"])
+    assert original == Outer()
+
+
+def test_none_can_be_written():
+    assert Outer(actor=Inner(dropout=0.1)).with_overrides(["actor.dropout=none"]).actor.dropout is None
+
+
+@pytest.mark.parametrize(
+    "assignment, path, nearest",
+    [("gama=0.9", "'gama'", "'gamma'"), ("actor.hiden=3", "'actor.hiden'", "'actor.hidden'")],
+)
+def test_an_unknown_key_names_its_full_path_and_the_nearest_valid_one(assignment, path, nearest):
+    text = message_of(Outer().with_overrides, [assignment])
+    assert f"unknown setting {path}" in text
+    assert f"did you mean {nearest}" in text
+
+
+@pytest.mark.parametrize(
+    "values, path, nearest",
+    [({"gama": 1}, "'gama'", "'gamma'"), ({"actor": {"droput": 0}}, "'actor.droput'", "'actor.dropout'")],
+)
+def test_an_unknown_key_in_a_mapping_fails_the_same_way(values, path, nearest):
+    text = message_of(Outer.from_mapping, values)
+    assert path in text and nearest in text
+
+
+def test_the_prefix_of_a_mapping_is_part_of_the_path():
+    assert "agent.actor.hidden" in message_of(Outer.from_mapping, {"actor": {"hidden": 0}}, "agent")
+
+
+@pytest.mark.parametrize(
+    "assignment, expected",
+    [
+        ("gamma=high", "gamma"),
+        ("gamma=1.5", "gamma"),
+        ("seed=1.5", "seed"),
+        ("seed=none", "seed"),
+        ("actor.hidden=0", "actor.hidden"),
+        ("actor=3", "actor"),
+        ("gamma.x=3", "gamma is a value"),
+        ("gamma", "path.to.field=value"),
+        ("=3", "path.to.field=value"),
+    ],
+)
+def test_a_wrong_value_or_form_names_the_field(assignment, expected):
+    assert expected in message_of(Outer().with_overrides, [assignment])
+
+
+def test_a_cross_field_check_keeps_its_own_message():
+    text = message_of(Outer().with_overrides, ["seed=13", "gamma=1"])
+    assert text == "gamma is 1 with seed 13; set gamma below 1"
+
+
+def test_settings_cannot_be_changed_in_place():
+    with pytest.raises(ValidationError):
+        Outer().seed = 1
