@@ -32,11 +32,14 @@ class Entry:
         return probe
 
 module._registered = lambda: {{"probe": Entry()}}
-sys.exit(module.main(["probe", *{options}]))
+code = module.main(["probe", *{options}])
+{after}
+sys.exit(code)
 """
 
 NOISY = PROBE.format(
     options=["--json"],
+    after="print('restored')",
     body="""
     print("from python")
     os.system("echo from a child")
@@ -45,7 +48,7 @@ NOISY = PROBE.format(
 """,
 )
 
-QUIET = PROBE.format(options=[], body="    print('hello')")
+QUIET = PROBE.format(options=[], after="", body="    print('hello')")
 
 
 def run_python(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -167,12 +170,18 @@ def test_a_known_verb_without_entry_point_asks_for_the_installation(verb, capsys
     assert "pip install -e ." in capsys.readouterr().err
 
 
-def test_a_closed_pipe_is_quiet():
-    # The reader is gone before anything is printed, and the print reaches the pipe only at the last flush.
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_closed_pipe_is_quiet(unbuffered):
+    # The reader is gone before anything is printed; a buffered print meets that only at the last flush.
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(
-        [sys.executable, "-c", QUIET], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120
+        [sys.executable, "-c", QUIET],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
@@ -188,7 +197,9 @@ def test_openmp_is_tamed_but_a_person_may_choose(monkeypatch):
 def test_json_is_the_only_thing_on_stdout():
     done = run_python(NOISY)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {"auc": None, "users": 3}
+    document, end, after = done.stdout.partition("}\n")
+    assert json.loads(document + end) == {"auc": None, "users": 3}
+    assert after == "restored\n"
     for noise in ("from python", "from a child", "from native code"):
         assert noise in done.stderr
 
