@@ -5,6 +5,7 @@ A command stacks these decorators and takes the named parameter: ``--json`` give
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import click
@@ -56,6 +57,16 @@ def overridden(settings: SettingsT, assignments: Sequence[str], seed: int | None
     if any(assignment.partition("=")[0].strip() == "seed" for assignment in assignments):
         raise UserError("give the seed once: --seed or --set seed=..., not both")
     return settings.with_overrides([*assignments, f"seed={seed}"])
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Refuse an output folder that holds something, before the work that would fill it starts.
+
+    Raises:
+        UserError: ``path`` exists, is not an empty folder, and ``overwrite`` is off.
+    """
+    if path.exists() and not overwrite and not (path.is_dir() and not any(path.iterdir())):
+        raise UserError(f"{path} exists already; name another folder or add --overwrite")
 
 
 json_option = click.option(
