@@ -20,14 +20,12 @@ from rl_rec.cli.output import emit, entries_table
 from rl_rec.cli.progress import reporting
 
 
-@click.group()
+@click.group(epilog="Example: rl-rec data prepare synthetic --out data/synthetic")
 def data() -> None:
     """Turn raw interaction logs into a columnar dataset."""
 
 
-@data.command(
-    epilog="Example: rl-rec data prepare ml-1m --raw downloads/ml-1m --out data/ml-1m --set slate_size=10"
-)
+@data.command(epilog="Example: rl-rec data prepare ml-1m --raw downloads/ml-1m --out data/ml-1m --seed 1")
 @click.argument("name")
 @click.option(
     "--raw",
