@@ -47,7 +47,13 @@ def test_100k_becomes_indices_and_features(ml_100k: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("title", "year"), [("Jar, The (1995/I)", 1995), ("Fall (1997) (V)", 1997), ("1984 (1956) ", 1956)]
+    ("title", "year"),
+    [
+        ("Jar, The (1995/I)", 1995),
+        ("Fall (1997) (V)", 1997),
+        ("1984 (1956) ", 1956),
+        ("(1941) Redux (1979)", 1979),
+    ],
 )
 def test_the_year_is_the_last_bracketed_one(ml_100k: Path, title: str, year: int) -> None:
     flags = "|0" * 18 + "|1"
@@ -56,6 +62,23 @@ def test_the_year_is_the_last_bracketed_one(ml_100k: Path, title: str, year: int
     years = load_100k(ml_100k, 3).item_features[:, -1]
 
     assert years[0] == years[1] != 0.0
+
+
+def test_the_order_of_the_lists_does_not_change_what_ratings_mean(ml_100k: Path) -> None:
+    before = load_100k(ml_100k, 3)
+    for file in ("u.item", "u.user"):
+        lines = (ml_100k / file).read_bytes().splitlines()
+        (ml_100k / file).write_bytes(b"\n".join(lines[::-1]))
+    after = load_100k(ml_100k, 3)
+
+    assert after.item_ids[after.item - 1].tolist() == before.item_ids[before.item - 1].tolist()
+    assert after.user_ids[after.user].tolist() == before.user_ids[before.user].tolist()
+
+
+def test_quotes_belong_to_the_title(ml_100k: Path) -> None:
+    _replace_line(ml_100k / "u.item", 1, '1|"Open (1990)|||' + "|0" * 18 + "|1")
+
+    assert load_100k(ml_100k, 3).item_titles[0] == '"Open (1990)'
 
 
 def test_1m_keeps_rated_movies_only(make_ml_1m: Callable[..., Path]) -> None:

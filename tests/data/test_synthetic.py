@@ -48,6 +48,7 @@ def test_the_same_seed_gives_the_same_world() -> None:
     prints = [prepare("synthetic", None, PrepareSettings(seed=seed)).fingerprint for seed in (5, 5, 6)]
 
     assert prints[0] == prints[1] != prints[2]
+    assert not np.array_equal(plant(SyntheticSettings(), 5).taste, plant(SyntheticSettings(), 6).taste)
 
 
 def test_logs_show_popular_personal_and_unpopular_items() -> None:
