@@ -60,21 +60,25 @@ test-agents: setup ## The optional tier: foreign agents on our environments
 
 # torch's own metadata asks for the CUDA packages that it needs: pinning them here would force them on CPU-only builds.
 UNPINNED := ^(nvidia-|cuda-|triton)
-RESOLVE = $(PY) -m uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate \
-	--output-file $(VENV)/resolved.txt $(LOCK_ARGS) setup.cfg
 LOCK_NOTE := Exact versions for Python 3.10 to 3.12. Regenerate: make lock (newest: make lock LOCK_ARGS=--upgrade).
+# Versions already in the output file are kept where setup.cfg still allows them.
+define RESOLVE
+	@grep -hv '^#' requirements.lock requirements-agents.lock > build/resolved.txt
+	@build/lock/bin/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate \
+		--output-file build/resolved.txt $(LOCK_ARGS) setup.cfg
+endef
 
-lock: setup ## Resolve setup.cfg into requirements.lock and requirements-agents.lock
-	@$(PY) -m pip install --quiet $(PIP_ARGS) uv
-	@grep -hv '^#' requirements.lock requirements-agents.lock > $(VENV)/resolved.txt
-	@$(RESOLVE) --extra dev
-	@{ echo "# Run time and development. $(LOCK_NOTE)"; \
-		grep -vE '$(UNPINNED)' $(VENV)/resolved.txt; } > $(VENV)/requirements.lock
-	@grep -hv '^#' requirements.lock requirements-agents.lock > $(VENV)/resolved.txt
-	@$(RESOLVE) --extra dev --extra agents
+# An environment of its own, so that a lock that no longer installs can be repaired.
+lock: ## Resolve setup.cfg into requirements.lock and requirements-agents.lock
+	@$(PYTHON) -m venv build/lock
+	@build/lock/bin/python -m pip install --quiet $(PIP_ARGS) uv
+	$(RESOLVE) --extra dev
+	@{ echo "# Run time and development. $(LOCK_NOTE)"; grep -vE '$(UNPINNED)' build/resolved.txt; } > build/base.lock
+	$(RESOLVE) --extra dev --extra agents
 	@{ echo "# What the agents extra adds to requirements.lock. $(LOCK_NOTE)"; \
-		grep -vE '$(UNPINNED)' $(VENV)/resolved.txt | grep -vxFf $(VENV)/requirements.lock; } > $(VENV)/requirements-agents.lock
-	@mv $(VENV)/requirements.lock $(VENV)/requirements-agents.lock .
+		grep -vE '$(UNPINNED)' build/resolved.txt | grep -vxFf build/base.lock; } > build/agents.lock
+	@mv build/base.lock requirements.lock
+	@mv build/agents.lock requirements-agents.lock
 
 clean: ## Remove .venv, build output and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
