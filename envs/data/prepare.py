@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from envs.data import movielens, synthetic
 from envs.data.dataset import Dataset, Split, below_padding
-from envs.data.features import like_factors
+from envs.data.features import like_factors, popularity
 from envs.data.logs import Logs
 from envs.data.sessions import build_sessions
 from envs.data.synthetic import SyntheticSettings
@@ -36,6 +36,9 @@ class PrepareSettings(Settings):
     """Factors of the training users' likes that join the item features; 0 adds none. None leaves the choice
     to the source: 24 for MovieLens, where genres alone make films indistinguishable, 0 for the synthetic
     world, whose features observe the truth already."""
+    popularity: bool | None = None
+    """Whether how often training users met each item, and how they responded, joins the item features. None
+    leaves the choice to the source: yes for MovieLens, no for the synthetic world, which has its own."""
     positive_above: float = Field(3.0, ge=0.0, lt=5.0)
     """A MovieLens rating above this is positive; raising it makes likes rarer."""
     synthetic: SyntheticSettings = SyntheticSettings()
@@ -56,6 +59,7 @@ class PrepareSettings(Settings):
 class _Source:
     read: Callable[[Path | None, PrepareSettings], Logs]
     factors: int
+    popularity: bool
 
 
 def prepare(
@@ -77,13 +81,14 @@ def prepare(
     settings = settings or PrepareSettings()
     source = _source(name)
     factors = source.factors if settings.factors is None else settings.factors
-    settings = settings.model_copy(update={"factors": factors})
+    with_popularity = source.popularity if settings.popularity is None else settings.popularity
+    settings = settings.model_copy(update={"factors": factors, "popularity": with_popularity})
 
     progress(0, 3, f"reading {name}")
     logs = source.read(raw, settings)
     progress(1, 3, f"{len(logs.user):,} exposures, factorising")
-    split = split_users(len(logs.user_ids), settings)
-    item_features, item_names = _with_factors(logs, split == Split.TRAIN, factors, settings.seed)
+    split = split_users(_like_rate(logs), settings)
+    item_features, item_names = _learned_features(logs, split == Split.TRAIN, settings)
     progress(2, 3, "cutting slates")
     sessions = build_sessions(logs.user, logs.item, logs.feedback, logs.timestamp, settings.slate_size)
     dataset = Dataset(
@@ -107,32 +112,57 @@ def prepare(
     return dataset
 
 
-def split_users(users: int, settings: PrepareSettings) -> NDArray[np.int8]:
-    """Assign whole users to splits at random: int8 (users,), values of ``Split``.
+def split_users(like_rate: NDArray[np.float64], settings: PrepareSettings) -> NDArray[np.int8]:
+    """Assign whole users, given the share of exposures each liked (U,), to splits: int8 (U,).
+
+    Stratified by like rate: a few hundred users drawn freely differ in it by several percent from the rest,
+    which would read as miscalibration of whatever is fitted on the others.
 
     Raises:
         UserError: no training user would remain.
     """
+    users = len(like_rate)
     test = round(users * settings.test_fraction)
     validation = round(users * settings.validation_fraction)
     if test + validation >= users:
         raise UserError(f"{users} users leave none for training: lower test_fraction or validation_fraction")
-    order = np.random.default_rng([settings.seed, 0]).permutation(users)
+    rng = np.random.default_rng([settings.seed, 0])
+    order = np.lexsort([rng.random(users), like_rate])
     split = np.full(users, Split.TRAIN, np.int8)
-    split[order[:test]] = Split.TEST
-    split[order[test : test + validation]] = Split.VALIDATION
+    split[_spread(order, test, rng)] = Split.TEST
+    rest = order[split[order] == Split.TRAIN]
+    split[_spread(rest, validation, rng)] = Split.VALIDATION
     return split
 
 
-def _with_factors(
-    logs: Logs, is_train: NDArray[np.bool_], factors: int, seed: int
+def _like_rate(logs: Logs) -> NDArray[np.float64]:
+    users = len(logs.user_ids)
+    exposures = np.bincount(logs.user, minlength=users)
+    return np.bincount(logs.user, logs.feedback, users) / np.maximum(exposures, 1)
+
+
+def _spread(ordered: NDArray[np.int64], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """One member at random from each of ``count`` equal stretches of ``ordered``."""
+    return ordered[((np.arange(count) + rng.random(count)) * len(ordered) / max(count, 1)).astype(np.int64)]
+
+
+def _learned_features(
+    logs: Logs, is_train: NDArray[np.bool_], settings: PrepareSettings
 ) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    if factors == 0:
-        return logs.item_features, logs.item_feature_names
-    liked = logs.feedback == 1
-    joined = like_factors(logs.user[liked], logs.item[liked], is_train, len(logs.item_ids), factors, seed)
-    names = tuple(f"factor_{index}" for index in range(factors))
-    return np.column_stack([logs.item_features, joined]), logs.item_feature_names + names
+    """Item features of the source, joined by what the training users' logs say."""
+    columns, names = [logs.item_features], logs.item_feature_names
+    items = len(logs.item_ids)
+    if settings.popularity:
+        seen = is_train[logs.user]
+        columns.append(popularity(logs.item[seen], logs.feedback[seen], items))
+        names += ("log_exposures", "like_rate_logit")
+    if settings.factors:
+        liked = logs.feedback == 1
+        columns.append(
+            like_factors(logs.user[liked], logs.item[liked], is_train, items, settings.factors, settings.seed)
+        )
+        names += tuple(f"factor_{index}" for index in range(settings.factors))
+    return np.column_stack(columns), names
 
 
 def _source(name: str) -> _Source:
@@ -163,8 +193,8 @@ def _read_synthetic(raw: Path | None, settings: PrepareSettings) -> Logs:
 
 
 SOURCES = {
-    "ml-100k": _Source(_read_100k, factors=24),
-    "ml-1m": _Source(_read_1m, factors=24),
-    "synthetic": _Source(_read_synthetic, factors=0),
+    "ml-100k": _Source(_read_100k, factors=24, popularity=True),
+    "ml-1m": _Source(_read_1m, factors=24, popularity=True),
+    "synthetic": _Source(_read_synthetic, factors=0, popularity=False),
 }
 """Every source by name; a new one is a loader that returns ``Logs`` and a line here."""

@@ -35,18 +35,14 @@ class VerbGroup(click.Group):
         entry = _registered().get(cmd_name)
         if entry is None:
             if cmd_name in SUMMARIES:
-                raise UserError(
-                    f"{cmd_name!r} is not installed: run `pip install -e .` in the checkout again"
-                )
+                raise UserError(f"{cmd_name!r} is not installed: run `pip install -e .` in the checkout again")
             return None
         try:
             command = entry.load()
         except (ImportError, AttributeError) as error:
             if os.environ.get("RL_REC_TRACEBACK"):
                 traceback.print_exc()
-            raise UserError(
-                f"{cmd_name!r} cannot be loaded from {entry.value}: {_one_line(error)}"
-            ) from error
+            raise UserError(f"{cmd_name!r} cannot be loaded from {entry.value}: {_one_line(error)}") from error
         if not isinstance(command, click.Command):
             raise UserError(f"{cmd_name!r} ({entry.value}) is not a click command")
         return command

@@ -118,9 +118,7 @@ def test_version(capsys):
     assert capsys.readouterr().out.startswith("rl-rec")
 
 
-@pytest.mark.parametrize(
-    "arguments", [["trian"], ["--nonsense"], ["probe", "--nonsense"], ["probe", "extra"]]
-)
+@pytest.mark.parametrize("arguments", [["trian"], ["--nonsense"], ["probe", "--nonsense"], ["probe", "extra"]])
 def test_wrong_usage_is_one_line_and_2(verb, capsys, arguments):
     verb(raising(AssertionError("must not run")))
     assert main(arguments) == 2
@@ -155,9 +153,7 @@ def test_the_traceback_is_there_when_asked_for(verb, capsys, monkeypatch):
     assert "Traceback" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "problem", [ImportError("No module named 'cluster.cli'"), AttributeError("no train")]
-)
+@pytest.mark.parametrize("problem", [ImportError("No module named 'cluster.cli'"), AttributeError("no train")])
 def test_a_verb_that_cannot_be_loaded_says_so(verb, capsys, problem):
     verb(problem)
     assert main(["probe"]) == 2

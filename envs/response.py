@@ -1,0 +1,180 @@
+"""The user response model: how likely a user is to respond to each shown item.
+
+Glossary: B users, H history length, K slate size, N items, P profile features, F item features, D width.
+Item 0 is padding everywhere: a zero feature row, masked in attention.
+"""
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from envs.settings import Settings
+
+
+class ResponseSettings(Settings):
+    """Shape of the user response model."""
+
+    dim: int = Field(32, ge=1)
+    """Width D of item, user and history vectors."""
+    heads: int = Field(1, ge=1)
+    """Attention heads; must divide ``dim``. More heads cost the simulator time in proportion."""
+    hidden: int = Field(64, ge=1)
+    """Hidden units of the profile's, the items' and the item bias' MLPs."""
+    dropout: float = Field(0.2, ge=0.0, lt=1.0)
+    """Dropout on item vectors and the fused user vector while fitting; never in the simulator."""
+
+
+class ResponseModel(nn.Module):
+    """Attention over the liked history, queried by the profile (KuaiSim's user response module).
+
+    u = MLP(profile); x_i = MLP(features(i)); h = self-attention(x_history); z = attention(query u, keys h);
+    z ← W[z; u]; logit_i = x_i·z + MLP_bias(features(i)).
+    Differs from the paper: items pass an MLP, not one matrix, and have a bias (held-out log-loss on ML-100K
+    falls by 0.01 and the calibration error halves). Neither attention sees positions, so everything that
+    depends on one item alone can be tabulated (:class:`FrozenResponse`); the MLPs cost the simulator nothing.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, num_user_features: int, num_item_features: int, settings: ResponseSettings) -> None:
+        super().__init__()
+        dim = settings.dim
+        if dim % settings.heads:
+            raise ValueError(f"heads ({settings.heads}) must divide dim ({dim})")
+        self.heads = settings.heads
+        self.profile = _mlp(num_user_features, settings.hidden, dim)
+        self.item = _mlp(num_item_features, settings.hidden, dim)
+        self.item_bias = _mlp(num_item_features, settings.hidden, 1)
+        self.self_qkv = nn.Linear(dim, 3 * dim)
+        self.self_out = nn.Linear(dim, dim)
+        self.cross_query = nn.Linear(dim, dim)
+        self.cross_key = nn.Linear(dim, dim)
+        self.cross_value = nn.Linear(dim, dim)
+        self.fuse = nn.Linear(2 * dim, dim)
+        self.dropout = nn.Dropout(settings.dropout)
+        # Platt scaling, set after fitting on validation users: logit ← scale·logit + shift.
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("shift", torch.zeros(()))
+
+    def forward(self, profile: Tensor, history: Tensor, items: Tensor, item_features: Tensor) -> Tensor:
+        """Logits of a positive response, calibrated.
+
+        Args:
+            profile: (B, P) float.
+            history: (B, H) int64 item indices, 0 = padding.
+            items: (B, K) int64 item indices.
+            item_features: (N + 1, F) float, row 0 zeros.
+
+        Returns:
+            (B, K) float logits.
+        """
+        item_table = self.dropout(self.item(item_features))  # (N+1, D)
+        u = self.profile(profile)  # (B, D)
+        valid = history != 0  # (B, H)
+        h = self._self_attention(F.embedding(history, item_table), valid)  # (B, H, D)
+        z = self._cross_attention(u, h, valid)  # (B, D)
+        z = self.dropout(self.fuse(torch.cat([z, u], dim=-1)))  # (B, D)
+        x = F.embedding(items, item_table)  # (B, K, D)
+        bias = F.embedding(items, self.item_bias(item_features)).squeeze(-1)  # (B, K)
+        logits = torch.einsum("bkd,bd->bk", x, z) + bias
+        return self.scale * logits + self.shift
+
+    def _self_attention(self, x: Tensor, valid: Tensor) -> Tensor:
+        q, k, v = (self._split(t) for t in self.self_qkv(x).chunk(3, dim=-1))  # (B, heads, H, D/heads)
+        pooled = F.scaled_dot_product_attention(q, k, v, attn_mask=_attendable(valid)[:, None, None, :])
+        return self.self_out(pooled.transpose(1, 2).flatten(2))
+
+    def _cross_attention(self, u: Tensor, h: Tensor, valid: Tensor) -> Tensor:
+        query = self._split(self.cross_query(u)[:, None])  # (B, heads, 1, D/heads)
+        key, value = self._split(self.cross_key(h)), self._split(self.cross_value(h))
+        mask = _attendable(valid)[:, None, None, :]
+        z = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).flatten(1)
+        return z * valid.any(dim=1, keepdim=True)  # an empty history adds nothing
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+
+
+def _attendable(valid: Tensor) -> Tensor:
+    """Let rows without any valid key attend to padding: a defined result, masked out afterwards."""
+    return valid | ~valid.any(dim=1, keepdim=True)
+
+
+class FrozenResponse:
+    """A fitted response model with all work done that depends on one item or one user alone.
+
+    Queries, keys and values become tables over items; the output projection of the self-attention and the
+    whole cross-attention fold into one query and one output map per head. Same result as the module in
+    ``eval()`` mode, about half the time.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: ResponseModel, profiles: Tensor, item_features: Tensor) -> None:
+        """Tabulate ``model`` for users ``profiles`` (U, P) and the catalogue ``item_features`` (N+1, F)."""
+        model = model.eval()
+        self.heads, dim = model.heads, model.fuse.out_features
+        width = dim // self.heads
+        x = model.item(item_features)  # (N+1, D)
+        self.qkv = model.self_qkv(x)  # (N+1, 3D)
+        self.items = model.scale * x  # (N+1, D)
+        self.item_bias = model.scale * model.item_bias(item_features).squeeze(-1) + model.shift  # (N+1,)
+
+        u = model.profile(profiles)  # (U, D)
+        # score_t = q·(W_k (W_o o_t + b_o) + b_k): the constants cancel in the softmax over t.
+        key = model.cross_key.weight @ model.self_out.weight  # (D, D)
+        query = model.cross_query(u) / width**0.5  # (U, D)
+        self.queries = torch.einsum(  # (U, heads, D)
+            "uhw,hwd->uhd", query.unflatten(-1, (self.heads, width)), key.unflatten(0, (self.heads, width))
+        )
+        # z = fuse_z · concat_h W_v^h (W_o Σ_t α_t o_t + b_o) + ..., with Σ_t α_t = 1.
+        value = model.cross_value.weight @ model.self_out.weight  # (D, D)
+        fuse_z, fuse_u = model.fuse.weight.chunk(2, dim=1)  # (D, D) each
+        self.outputs = torch.einsum(  # (heads, D, D): pooled o of a head to its share of z
+            "ehw,hwd->hde", fuse_z.unflatten(1, (self.heads, width)), value.unflatten(0, (self.heads, width))
+        )
+        value_bias = model.cross_value(model.self_out.bias)  # (D,)
+        self.history_offset = fuse_z @ value_bias  # (D,) added where the history is not empty
+        self.user_offset = u @ fuse_u.T + model.fuse.bias  # (U, D)
+
+    @torch.no_grad()
+    def user_vectors(self, user: Tensor, history: Tensor) -> Tensor:
+        """The vector z with logit_i = x_i·z + bias_i.
+
+        Args:
+            user: (B,) int64 user indices.
+            history: (B, H) int64 item indices, 0 = padding.
+
+        Returns:
+            (B, D) float.
+        """
+        valid = history != 0
+        filled = valid.any(dim=1, keepdim=True)  # (B, 1)
+        mask = torch.zeros(history.shape, dtype=self.qkv.dtype, device=history.device)
+        mask.masked_fill_(~(valid | ~filled), float("-inf"))  # (B, H)
+        q, k, v = (
+            t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for t in F.embedding(history, self.qkv).chunk(3, dim=-1)
+        )  # (B, heads, H, D/heads)
+        o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
+        o = o.transpose(1, 2).flatten(2)  # (B, H, D)
+        scores = torch.bmm(self.queries[user], o.transpose(1, 2)) + mask[:, None]  # (B, heads, H)
+        pooled = torch.bmm(scores.softmax(dim=-1), o)  # (B, heads, D)
+        z = torch.einsum("bhd,hde->be", pooled, self.outputs) + self.history_offset
+        return torch.where(filled, z, 0.0) + self.user_offset[user]
+
+    @torch.no_grad()
+    def logits(self, z: Tensor, items: Tensor) -> Tensor:
+        """Logits (B, K) of ``items`` (B, K) for user vectors ``z`` (B, D)."""
+        x = F.embedding(items, self.items)  # (B, K, D)
+        return torch.bmm(x, z[:, :, None]).squeeze(-1) + self.item_bias[items]
+
+    @torch.no_grad()
+    def all_logits(self, z: Tensor) -> Tensor:
+        """Logits (B, N + 1) of the whole catalogue, one matmul; column 0 is padding and means nothing."""
+        return torch.addmm(self.item_bias, z, self.items.T)

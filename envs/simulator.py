@@ -1,0 +1,316 @@
+"""The user simulator: B users at once as tensors on one device, no Python per user.
+
+Glossary: B users, H history length, K slate size, N items, C candidates.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from envs.randomness import stream_seed
+from envs.response import FrozenResponse
+from envs.reward import (
+    INITIAL_PATIENCE_TENTHS,
+    LEAVE_BELOW_TENTHS,
+    RewardName,
+    patience_cost_table,
+    reward_table,
+)
+from envs.settings import Settings
+
+
+class WorldSettings(Settings):
+    """The rules of the world in which users are served."""
+
+    reward: RewardName = "mean_with_cost"
+    """Reward of one step; see ``envs.reward``."""
+    repeats: Literal["forbid", "allow"] = "forbid"
+    """``forbid``: items in the user's history window cannot be shown again; ``allow``: as in the papers."""
+    start_history: Literal["logged", "empty"] = "logged"
+    """``logged``: a user starts with what they liked before a random logged session; ``empty``: with none."""
+    candidates: int | None = Field(None, ge=1)
+    """Size C of a candidate set drawn for each arriving user; ``None``: the whole catalogue."""
+    history_length: int = Field(50, ge=1)
+    """Length H of the history window."""
+    max_steps: int = Field(20, ge=1)
+    """Steps after which an episode is truncated."""
+
+
+class Observation(NamedTuple):
+    """What an agent sees of B users."""
+
+    user: Tensor
+    """(B,) int64 user index; profiles are looked up by it."""
+    history: Tensor
+    """(B, H) int64 liked items, oldest first, right-aligned; 0 = padding."""
+    candidates: Tensor | None = None
+    """(B, C) int64 items that may be shown, or ``None`` for the whole catalogue."""
+
+
+class Transition(NamedTuple):
+    """What one step did to B users, before finished users are replaced."""
+
+    click: Tensor
+    """(B, K) bool response to each slot."""
+    reward: Tensor
+    """(B,) float32."""
+    terminated: Tensor
+    """(B,) bool: the user left."""
+    truncated: Tensor
+    """(B,) bool: the step limit was reached while the user would have stayed."""
+    next_observation: Observation
+    """The same users afterwards, also where they finished."""
+
+
+@dataclass(frozen=True)
+class Population:
+    """The users who may arrive, as tensors on the simulator's device.
+
+    Users and logged sessions share one flat layout, so that drawing start histories is one gather.
+    """
+
+    users: Tensor
+    """(M,) int64 indices of the users who may arrive."""
+    likes: Tensor
+    """(L,) int64 liked items of all users, by user and time."""
+    like_offsets: Tensor
+    """(U + 1,) int64 where each user's likes begin in ``likes``."""
+    session_offsets: Tensor
+    """(U + 1,) int64 where each user's sessions begin in ``likes_before``."""
+    likes_before: Tensor
+    """(S,) int64 number of likes of the user before each session, by user and time."""
+
+    def to(self, device: torch.device | str) -> "Population":
+        """A copy on ``device``."""
+        return Population(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything frozen about a world: one per device, shared by any number of simulators."""
+
+    response: FrozenResponse
+    population: Population
+    profiles: Tensor
+    """(U, P) float32."""
+    item_features: Tensor
+    """(N + 1, F) float32, row 0 zeros."""
+    slate_size: int
+
+    @property
+    def num_items(self) -> int:
+        """N, without the padding item."""
+        return self.item_features.shape[0] - 1
+
+    @property
+    def device(self) -> torch.device:
+        """Where all tensors lie."""
+        return self.item_features.device
+
+
+class Simulator:
+    """Serves B users of a world: ``observation`` → slates → ``advance`` → ``restart`` finished users.
+
+    Two generators, derived from ``(seed, stream)``: one draws arriving users, one their responses. The same
+    seed gives bit-equal results on the CPU.
+    """
+
+    def __init__(
+        self, world: World, settings: WorldSettings, num_users: int, seed: int, stream: int = 0
+    ) -> None:
+        """Create the simulator with ``num_users`` users already arrived.
+
+        Args:
+            world: the frozen world; its device is the simulator's.
+            settings: the rules.
+            num_users: B.
+            seed: seed of the run.
+            stream: index of this simulator among those of one run (worker, evaluation, ...).
+
+        Raises:
+            ValueError: the catalogue or the candidate sets cannot fill a slate.
+        """
+        pool = settings.candidates or world.num_items
+        # Candidates can be used up (their slots then get no response); the catalogue cannot.
+        used_up = settings.history_length if settings.repeats == "forbid" and not settings.candidates else 0
+        if pool < world.slate_size + used_up or pool > world.num_items:
+            raise ValueError(
+                f"slates of {world.slate_size} need between {world.slate_size + used_up} and "
+                f"{world.num_items} items to choose from, these settings leave {pool}: change candidates, "
+                "history_length or repeats"
+            )
+        self.world, self.settings, self.num_users = world, settings, num_users
+        device = world.device
+        self._arrivals = torch.Generator(device).manual_seed(stream_seed(seed, stream, 0))
+        self._responses = torch.Generator(device).manual_seed(stream_seed(seed, stream, 1))
+        self._reward = reward_table(settings.reward, world.slate_size).to(device)
+        self._cost = patience_cost_table(settings.reward, world.slate_size).to(device)
+        self._recency = torch.arange(settings.history_length, device=device)
+        self.user = torch.zeros(num_users, dtype=torch.int64, device=device)
+        self.history = torch.zeros(num_users, settings.history_length, dtype=torch.int64, device=device)
+        self.candidates = (
+            None
+            if settings.candidates is None
+            else torch.zeros(num_users, settings.candidates, dtype=torch.int64, device=device)
+        )
+        self.patience = torch.zeros(num_users, dtype=torch.int64, device=device)  # tenths
+        self.steps = torch.zeros(num_users, dtype=torch.int64, device=device)
+        self.restart(torch.ones(num_users, dtype=torch.bool, device=device))
+
+    @property
+    def observation(self) -> Observation:
+        """The users now waiting for a slate."""
+        return Observation(self.user, self.history, self.candidates)
+
+    @torch.no_grad()
+    def probabilities(self) -> Tensor:
+        """True response probabilities (B, N + 1) of the whole catalogue: what only an oracle knows."""
+        z = self.world.response.user_vectors(self.user, self.history)
+        return self.world.response.all_logits(z).sigmoid()
+
+    @torch.no_grad()
+    def advance(self, slate: Tensor, hold: Tensor | None = None) -> Transition:
+        """Show one slate to every user.
+
+        An item that may not be shown (unknown, outside the candidates, repeated within the slate, or in the
+        history when repeats are forbidden) gets no response.
+
+        Args:
+            slate: (B, K) int64 item indices in 1 … N.
+            hold: (B,) bool, users left untouched (their entries in the result mean nothing).
+        """
+        p = self.world.response.logits(self.world.response.user_vectors(self.user, self.history), slate)
+        p = p.sigmoid_().masked_fill_(~self.may_show(slate), 0.0)
+        # Drawn for held users too, so that a user's draws do not depend on who else is held.
+        draws = torch.rand(slate.shape, generator=self._responses, device=slate.device)
+        click = draws < p  # y ~ Bernoulli(p), (B, K)
+        clicks = click.sum(dim=1)
+        patience = self.patience - self._cost[clicks]
+        steps = self.steps + 1
+        history = append_clicked(self.history, slate, click, self._recency)
+        if hold is not None:
+            patience = torch.where(hold, self.patience, patience)
+            steps = torch.where(hold, self.steps, steps)
+            history = torch.where(hold[:, None], self.history, history)
+        terminated = patience < LEAVE_BELOW_TENTHS
+        truncated = (steps >= self.settings.max_steps) & ~terminated
+        self.patience, self.steps, self.history = patience, steps, history
+        return Transition(click, self._reward[clicks], terminated, truncated, self.observation)
+
+    @torch.no_grad()
+    def restart(self, finished: Tensor) -> None:
+        """Replace the users where ``finished`` (B,) by newly arrived ones.
+
+        Draws are made for every slot and kept where needed: no host sync, and a slot's arrivals do not
+        depend on how many others finished.
+        """
+        population = self.world.population
+        draw = torch.rand(2, self.num_users, generator=self._arrivals, device=self.user.device)
+        user = population.users[_uniform_index(draw[0], population.users.shape[0])]
+        self.arrive(finished, user, draw[1])
+
+    @torch.no_grad()
+    def arrive(self, where: Tensor, user: Tensor, session_draw: Tensor) -> None:
+        """Seat given users: ``user`` (B,) at the slots ``where`` (B,), starting before a logged session.
+
+        Args:
+            where: (B,) bool.
+            user: (B,) int64.
+            session_draw: (B,) uniform in [0, 1): which of the user's sessions.
+        """
+        history = torch.zeros_like(self.history)
+        if self.settings.start_history == "logged":
+            history = self._logged_history(user, session_draw)
+        self.user = torch.where(where, user, self.user)
+        self.history = torch.where(where[:, None], history, self.history)
+        self.patience = torch.where(where, INITIAL_PATIENCE_TENTHS, self.patience)
+        self.steps = torch.where(where, 0, self.steps)
+        if self.candidates is not None:  # after the history, which they avoid
+            drawn = self._draw_candidates()
+            self.candidates = torch.where(where[:, None], drawn, self.candidates)
+
+    def step(self, slate: Tensor) -> Transition:
+        """``advance`` and then replace the finished users."""
+        transition = self.advance(slate)
+        self.restart(transition.terminated | transition.truncated)
+        return transition
+
+    def may_show(self, slate: Tensor) -> Tensor:
+        """Which slots hold an item that may be shown: (B, K) bool."""
+        allowed = (slate >= 1) & (slate <= self.world.num_items)
+        same = slate[:, :, None] == slate[:, None, :]  # (B, K, K)
+        allowed &= ~same.tril(diagonal=-1).any(dim=2)  # the first of equal items counts
+        if self.settings.repeats == "forbid":
+            allowed &= ~(slate[:, :, None] == self.history[:, None, :]).any(dim=2)
+        if self.candidates is not None:
+            allowed &= (slate[:, :, None] == self.candidates[:, None, :]).any(dim=2)
+        return allowed
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes: users, counters and generators."""
+        return {
+            "user": self.user,
+            "history": self.history,
+            "candidates": self.candidates,
+            "patience": self.patience,
+            "steps": self.steps,
+            "arrivals": self._arrivals.get_state(),
+            "responses": self._responses.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue bit-equal from ``state_dict``."""
+        device = self.user.device
+        for name in ("user", "history", "patience", "steps"):
+            setattr(self, name, state[name].to(device))
+        self.candidates = None if state["candidates"] is None else state["candidates"].to(device)
+        self._arrivals.set_state(state["arrivals"].cpu())
+        self._responses.set_state(state["responses"].cpu())
+
+    def _logged_history(self, user: Tensor, draw: Tensor) -> Tensor:
+        population = self.world.population
+        first, last = population.session_offsets[user], population.session_offsets[user + 1]
+        session = first + _uniform_index(draw, last - first)
+        known = population.likes_before[session]  # (B,)
+        length = self.settings.history_length
+        position = known[:, None] - length + self._recency  # (B, H), negative = padding
+        index = population.like_offsets[user][:, None] + position.clamp(min=0)
+        index = index.clamp(max=population.likes.shape[0] - 1)
+        return torch.where(position >= 0, population.likes[index], 0)
+
+    def _draw_candidates(self) -> Tensor:
+        """C items per user without replacement, outside the start history if possible."""
+        assert self.settings.candidates is not None
+        shape = (self.num_users, self.world.num_items + 1)
+        keys = torch.rand(shape, generator=self._arrivals, device=self.user.device)
+        if self.settings.repeats == "forbid":
+            keys.scatter_add_(1, self.history, torch.full_like(self.history, -1, dtype=keys.dtype))
+        keys[:, 0] = -float("inf")
+        return keys.topk(self.settings.candidates, dim=1).indices
+
+
+def append_clicked(history: Tensor, slate: Tensor, click: Tensor, recency: Tensor) -> Tensor:
+    """Append the clicked items of ``slate`` in slot order and keep the last H.
+
+    Args:
+        history: (B, H) int64, right-aligned.
+        slate: (B, K) int64.
+        click: (B, K) bool.
+        recency: (H,) int64, 0 … H − 1.
+    """
+    rank = torch.where(click, click.cumsum(dim=1) - 1, slate.shape[1])  # misses go to a spare column
+    clicked = torch.zeros(slate.shape[0], slate.shape[1] + 1, dtype=slate.dtype, device=slate.device)
+    clicked.scatter_(1, rank, slate)
+    window = torch.cat([history, clicked], dim=1)
+    return window.gather(1, recency + click.sum(dim=1, keepdim=True))
+
+
+def _uniform_index(draw: Tensor, count: Tensor | int) -> Tensor:
+    """Map uniform draws in [0, 1) to indices 0 … count − 1."""
+    index = (draw.double() * count).long()
+    # The product can round up to count.
+    limit = count - 1
+    return torch.minimum(index, limit) if isinstance(limit, Tensor) else index.clamp(max=limit)

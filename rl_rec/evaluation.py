@@ -1,0 +1,148 @@
+"""Evaluation: the same code for agents and reference policies, exactly one episode per arriving user.
+
+Stepping until a fixed number of episodes has ended would favour short ones; here a fixed set of users is
+served until each has left.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from envs.progress import Progress, silent
+from envs.randomness import stream_seed
+from envs.simulator import Simulator, World, WorldSettings
+from rl_rec.policy import Policy
+
+MakePolicy = Callable[[Simulator], Policy]
+
+_USERS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a policy reached on a fixed set of users."""
+
+    returns: Tensor
+    """(E,) float64, one a user's episode."""
+    users: Tensor
+    """(E,) int64, who it was."""
+    depth: Tensor
+    """(E,) int64 steps until the user left or was cut off."""
+    click_rate: float
+    """Clicks per shown item."""
+    distinct_items: int
+    """Items shown to anybody."""
+    coverage: float
+    """``distinct_items`` as a share of the catalogue."""
+    intra_list_diversity: float
+    """Mean cosine distance between the features of two items of one slate."""
+
+    @property
+    def return_mean(self) -> float:
+        """Mean return per episode."""
+        return float(self.returns.mean())
+
+    @property
+    def return_ci95(self) -> tuple[float, float]:
+        """95% interval of the mean; a user's repeated visits count as one cluster."""
+        _, cluster = self.users.unique(return_inverse=True)
+        deviation = torch.zeros(int(cluster.max()) + 1, dtype=torch.float64, device=self.returns.device)
+        deviation.index_add_(0, cluster, self.returns - self.returns.mean())
+        half = 1.96 * float(deviation.square().sum().sqrt()) / len(self.returns)
+        return (self.return_mean - half, self.return_mean + half)
+
+    def summary(self) -> dict[str, object]:
+        """Plain figures."""
+        return {
+            "return_mean": self.return_mean,
+            "return_ci95": list(self.return_ci95),
+            "depth_mean": float(self.depth.double().mean()),
+            "click_rate": self.click_rate,
+            "distinct_items": self.distinct_items,
+            "coverage": self.coverage,
+            "intra_list_diversity": self.intra_list_diversity,
+            "episodes": len(self.returns),
+        }
+
+
+def normalised(value: float, random: float, oracle: float) -> float:
+    """Place of a return between the random policy's (0) and the myopic oracle's (1)."""
+    return (value - random) / (oracle - random) if oracle != random else float("nan")
+
+
+@torch.no_grad()
+def evaluate(
+    world: World,
+    settings: WorldSettings,
+    make_policy: MakePolicy,
+    episodes: int,
+    seed: int,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Serve ``episodes`` users, one episode each.
+
+    Every user of the world comes equally often, give or take one. The same seed brings the same users, start
+    histories and response draws, whatever the policy: comparisons are paired.
+
+    Args:
+        world: its population is who is served.
+        settings: the world's rules.
+        make_policy: builds the policy for a simulator.
+        episodes: E, number of users served.
+        seed: of users and responses.
+        progress: called after every batch of users.
+    """
+    device = world.device
+    shuffle = torch.Generator(device).manual_seed(stream_seed(seed, 0))
+    population = world.population.users
+    repeats = -(-episodes // len(population))
+    order = torch.cat(
+        [torch.randperm(len(population), generator=shuffle, device=device) for _ in range(repeats)]
+    )
+    users = population[order[:episodes]]
+    session_draw = torch.rand(episodes, generator=shuffle, device=device)
+
+    similarity = F.normalize(world.item_features, dim=1)  # (N+1, F)
+    shown = torch.zeros(world.num_items + 1, dtype=torch.int64, device=device)
+    returns, depths = [], []
+    clicks = slots = diversity = slates = torch.zeros((), dtype=torch.float64, device=device)
+    for part, batch in enumerate(users.split(_USERS_AT_ONCE)):
+        simulator = Simulator(world, settings, len(batch), seed, stream=1 + part)
+        everybody = torch.ones(len(batch), dtype=torch.bool, device=device)
+        first = part * _USERS_AT_ONCE
+        simulator.arrive(everybody, batch, session_draw[first : first + len(batch)])
+        policy = make_policy(simulator)
+        total = torch.zeros(len(batch), dtype=torch.float64, device=device)
+        depth = torch.zeros(len(batch), dtype=torch.int64, device=device)
+        gone = ~everybody
+        for _ in range(settings.max_steps):
+            slate = policy.act(simulator.observation).slate
+            transition = simulator.advance(slate, hold=gone)
+            here = ~gone
+            total += transition.reward * here
+            depth += here
+            clicks = clicks + (transition.click & here[:, None]).sum()
+            slots = slots + here.sum() * slate.shape[1]
+            shown += torch.bincount(slate[here].flatten(), minlength=len(shown))
+            together = F.embedding(slate, similarity).sum(dim=1).square().sum(dim=1)  # ‖Σ f‖², (B,)
+            pairs = slate.shape[1] * (slate.shape[1] - 1)
+            if pairs:
+                diversity = diversity + ((1 - (together - slate.shape[1]) / pairs) * here).sum()
+            slates = slates + here.sum()
+            gone = gone | transition.terminated | transition.truncated
+        returns.append(total)
+        depths.append(depth)
+        progress(first + len(batch), episodes, "users served")
+    distinct = int((shown[1:] > 0).sum())
+    return Evaluation(
+        returns=torch.cat(returns),
+        users=users,
+        depth=torch.cat(depths),
+        click_rate=float(clicks / slots),
+        distinct_items=distinct,
+        coverage=distinct / world.num_items,
+        intra_list_diversity=float(diversity / slates),
+    )

@@ -1,0 +1,196 @@
+"""HAC's losses: one shared forward pass, each gradient led to its own parameters by ``detach``.
+
+Equations are those of Liu et al., WWW 2023 (arXiv 2302.03431), sections 3 and 4.
+Glossary: B transitions, K slate size, N items, D width.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from envs.simulator import Observation
+from rl_rec.hac.config import HACSettings
+from rl_rec.hac.networks import CatalogueTables, HACNetworks, inverse
+from rl_rec.slates import mask_scores, top_k
+
+TD, POLICY, ALIGNMENT, SUPERVISION = "td", "policy", "alignment", "supervision"
+
+
+class Transitions(NamedTuple):
+    """A batch from the replay."""
+
+    user: Tensor
+    """(B,) integer."""
+    history: Tensor
+    """(B, H) integer item indices."""
+    slate: Tensor
+    """(B, K) integer item indices."""
+    click: Tensor
+    """(B, K) bool."""
+    reward: Tensor
+    """(B,) float."""
+    terminated: Tensor
+    """(B,) bool: the user left. Truncated episodes go on in the value."""
+    next_history: Tensor
+    """(B, H) the same user afterwards, also where the episode ended."""
+    candidates: Tensor | None = None
+    """(B, C) integer."""
+    hyper_action: Tensor | None = None
+    """(B, D) float, the Z that was played; stored only for ``critic_action='hyper'``."""
+
+
+class Predictions(NamedTuple):
+    """Everything the losses need, from one forward pass."""
+
+    q: Tensor
+    """(B,) Q(s, Ẑ(a)); gradient to the critic alone."""
+    target: Tensor
+    """(B,) y, without gradient."""
+    policy_q: Tensor
+    """(B,) Q(s, μ(s)); gradient to encoder and hyper-actor through the action alone."""
+    mu: Tensor
+    """(B, D) μ(s)."""
+    inverse: Tensor
+    """(B, D) Ẑ(a), without gradient."""
+    slot_logits: Tensor
+    """(B, K) f_μ(a_k) + level."""
+
+
+def predict(
+    networks: HACNetworks,
+    targets: HACNetworks,
+    batch: Transitions,
+    profiles: Tensor,
+    item_features: Tensor,
+    forbid_repeats: bool,
+    settings: HACSettings,
+    noise: torch.Generator | None = None,
+) -> Predictions:
+    """Run networks and targets on a batch. States are encoded anew from the stored observation.
+
+    Args:
+        networks: the learned weights.
+        targets: the slowly following copy.
+        batch: B transitions.
+        profiles: (U, P) profile features of all users.
+        item_features: (N + 1, F) features of the catalogue, row 0 zeros.
+        forbid_repeats: whether items in the history window may not be shown.
+        settings: which action the critic and the policy loss use.
+        noise: generator for dropout.
+    """
+    profile = F.embedding(batch.user, profiles)
+    tables = networks.tables(item_features)
+    state = networks.state(tables, profile, batch.history, noise)
+    mu = networks.hyper_actor(state)  # (B, D)
+    slate_phi = F.embedding(batch.slate, tables.phi)  # (B, K, D)
+    z_hat = inverse(slate_phi).detach()
+    fixed = state.detach()  # the critic reads the state, it does not shape it
+
+    if settings.critic_action == "effect":
+        played = z_hat
+    else:
+        assert batch.hyper_action is not None
+        played = batch.hyper_action
+    q = networks.critic(fixed, played)
+
+    if settings.policy_weight == 0:
+        policy_q = torch.zeros_like(q)
+    else:
+        proposed = mu
+        if settings.policy_action == "soft_effect":
+            observation = Observation(batch.user, batch.history, batch.candidates)
+            proposed = _soft_effect(networks, mu, tables, observation, forbid_repeats, settings, z_hat, batch)
+        policy_q = networks.critic(fixed, proposed, frozen=True)
+
+    return Predictions(
+        q=q,
+        target=td_target(targets, batch, profile, item_features, forbid_repeats, settings),
+        policy_q=policy_q,
+        mu=mu,
+        inverse=z_hat,
+        slot_logits=networks.slot_scores(mu, slate_phi) + networks.response_bias,
+    )
+
+
+@torch.no_grad()
+def td_target(
+    targets: HACNetworks,
+    batch: Transitions,
+    profile: Tensor,
+    item_features: Tensor,
+    forbid_repeats: bool,
+    settings: HACSettings,
+) -> Tensor:
+    """y = r + γ·(1 − terminated)·Q'(s', Ẑ(a')), a' the target policy's effect action: (B,)."""
+    tables = targets.tables(item_features)
+    state = targets.state(tables, profile, batch.next_history)
+    action = targets.hyper_actor(state)
+    if settings.critic_action == "effect":
+        scores = targets.scores(action, tables)
+        observation = Observation(batch.user, batch.next_history, batch.candidates)
+        slate = top_k(mask_scores(scores, observation, forbid_repeats), batch.slate.shape[1])
+        action = inverse(F.embedding(slate, tables.phi))
+    future = targets.critic(state, action)
+    return batch.reward + settings.gamma * torch.where(batch.terminated, 0.0, future)
+
+
+def losses(predictions: Predictions, batch: Transitions, settings: HACSettings) -> dict[str, Tensor]:
+    """The weighted terms of HAC's objective, each a scalar; their sum is minimised.
+
+    Returns:
+        ``td``, ``policy``, ``alignment`` and ``supervision``, as far as their weights are not zero.
+    """
+    terms = {TD: td_loss(predictions.q, predictions.target)}
+    if settings.policy_weight:
+        terms[POLICY] = settings.policy_weight * policy_loss(predictions.policy_q)
+    if settings.alignment_weight:
+        terms[ALIGNMENT] = settings.alignment_weight * alignment_loss(predictions.mu, predictions.inverse)
+    if settings.supervision_weight:
+        terms[SUPERVISION] = settings.supervision_weight * supervision_loss(
+            predictions.slot_logits, batch.click
+        )
+    return terms
+
+
+def td_loss(q: Tensor, target: Tensor) -> Tensor:
+    """L_TD = (Q(s, Ẑ(a)) − y)², mean over the batch."""
+    return F.mse_loss(q, target)
+
+
+def policy_loss(q: Tensor) -> Tensor:
+    """L_π = −Q(s, μ_θ(s)), mean over the batch."""
+    return -q.mean()
+
+
+def alignment_loss(mu: Tensor, z_hat: Tensor) -> Tensor:
+    """‖μ_θ(s) − Ẑ(a)‖²: squared distance summed over D, mean over the batch."""
+    return (mu - z_hat).square().sum(dim=-1).mean()
+
+
+def supervision_loss(logits: Tensor, click: Tensor) -> Tensor:
+    """BCE(f_Z(a_k), y_k), mean over batch and slots."""
+    return F.binary_cross_entropy_with_logits(logits, click.to(logits.dtype))
+
+
+def _soft_effect(
+    networks: HACNetworks,
+    mu: Tensor,
+    tables: CatalogueTables,
+    observation: Observation,
+    forbid_repeats: bool,
+    settings: HACSettings,
+    z_hat: Tensor,
+    batch: Transitions,
+) -> Tensor:
+    """Ẑ of the slate that μ chooses, with the gradient of softmax(f_μ / temperature): (B, D).
+
+    Differs from the paper: Q has only ever seen inverses of slates, so it is asked about one, not about a
+    raw hyper-action far from all of them.
+    """
+    fixed = CatalogueTables(tables.tokens, tables.phi.detach())
+    scores = mask_scores(networks.scores(mu, fixed).clone(), observation, forbid_repeats)
+    hard = inverse(F.embedding(top_k(scores.detach(), batch.slate.shape[1]), fixed.phi))
+    soft = (scores / settings.policy_temperature).softmax(dim=1) @ fixed.phi
+    return hard + soft - soft.detach()

@@ -1,0 +1,147 @@
+"""The reference policies that stand in every table: random, popular, best constant ranking, myopic oracle."""
+
+import torch
+from torch import Tensor
+
+from envs.data.dataset import Dataset, Split
+from envs.progress import Progress, silent
+from envs.randomness import stream_seed
+from envs.simulator import Observation, Simulator, World, WorldSettings
+from rl_rec.evaluation import evaluate
+from rl_rec.policy import Decision
+from rl_rec.slates import mask_scores, top_k
+
+
+class RandomPolicy:
+    """Uniform over the items that may be shown."""
+
+    def __init__(self, simulator: Simulator, generator: torch.Generator) -> None:
+        self._shape = (simulator.num_users, simulator.world.num_items + 1)
+        self._slate_size = simulator.world.slate_size
+        self._forbid = simulator.settings.repeats == "forbid"
+        self._generator = generator
+
+    def act(self, observation: Observation) -> Decision:
+        """K items drawn without replacement."""
+        scores = torch.rand(self._shape, generator=self._generator, device=observation.user.device)
+        return Decision(top_k(mask_scores(scores, observation, self._forbid), self._slate_size), {})
+
+
+class RankingPolicy:
+    """One fixed ranking of the catalogue for everybody: the best K that may still be shown."""
+
+    def __init__(self, simulator: Simulator, scores: Tensor) -> None:
+        """``scores``: (N + 1,) float, higher is better."""
+        self._scores = scores
+        self._slate_size = simulator.world.slate_size
+        self._forbid = simulator.settings.repeats == "forbid"
+
+    def act(self, observation: Observation) -> Decision:
+        """The head of the ranking, without what may not be shown."""
+        scores = self._scores.expand(observation.user.shape[0], -1).clone()
+        return Decision(top_k(mask_scores(scores, observation, self._forbid), self._slate_size), {})
+
+
+class OraclePolicy:
+    """Knows the true response probabilities and maximises the reward of the current step.
+
+    For ``mean_with_cost``: the K most probable items. For ``sweet_point``, where K clicks are one too many:
+    K − 1 of them and the least probable item as a deliberate miss.
+    """
+
+    def __init__(self, simulator: Simulator) -> None:
+        self._simulator = simulator
+        self._forbid = simulator.settings.repeats == "forbid"
+        self._misses = 1 if simulator.settings.reward == "sweet_point" else 0
+
+    def act(self, observation: Observation) -> Decision:
+        """The best slate by true probability."""
+        p = mask_scores(self._simulator.probabilities(), observation, self._forbid)
+        slate = top_k(p, self._simulator.world.slate_size - self._misses)
+        if self._misses:
+            worst = p.masked_fill(p.isinf(), float("inf")).argmin(dim=1, keepdim=True)
+            slate = torch.cat([slate, worst], dim=1)
+        return Decision(slate, {})
+
+
+def popularity(dataset: Dataset, device: torch.device | str = "cpu") -> Tensor:
+    """How often training users liked each item: (N + 1,) float."""
+    sessions = dataset.sessions_in(Split.TRAIN)
+    liked = torch.from_numpy(dataset.session_items[sessions][dataset.session_feedback[sessions] == 1]).long()
+    return torch.bincount(liked, minlength=dataset.items + 1).float().to(device)
+
+
+def search_ranking(
+    world: World,
+    settings: WorldSettings,
+    start: Tensor,
+    seed: int,
+    *,
+    users: int = 512,
+    rounds: int = 8,
+    population: int = 12,
+    progress: Progress = silent,
+) -> Tensor:
+    """The best constant ranking, by search on return over the world's users (give a world of training users).
+
+    Begins with ``start`` and with rankings by mean response probability in the states that the best ranking so
+    far leads to; then a cross-entropy search perturbs the best one. All rankings of a round meet the same users
+    and random numbers.
+
+    Args:
+        world: where the rankings are tried.
+        settings: its rules.
+        start: (N + 1,) scores of a ranking to begin with.
+        seed: of users, responses and perturbations.
+        users: users who try each ranking.
+        rounds: rounds of the cross-entropy search.
+        population: rankings tried per round.
+        progress: called after every round.
+
+    Returns:
+        (N + 1,) float scores.
+    """
+    generator = torch.Generator(world.device).manual_seed(stream_seed(seed, 2))
+
+    def reached(scores: Tensor) -> float:
+        def rank(simulator: Simulator) -> RankingPolicy:
+            return RankingPolicy(simulator, scores)
+
+        return evaluate(world, settings, rank, users, seed).return_mean
+
+    best, value = start, reached(start)
+    for _ in range(4):
+        logits = _mean_probability_logits(world, settings, best, users, seed)
+        if (again := reached(logits)) <= value:
+            break
+        best, value = logits, again
+    # On the scale of logits, whatever `best` is: its order with sorted logits.
+    centre = torch.empty_like(logits)
+    centre[best.argsort(descending=True)] = logits.sort(descending=True).values
+
+    width, elite = 0.5, max(population // 4, 1)
+    for step in range(rounds):
+        noise = torch.randn(population, len(centre), generator=generator, device=world.device)
+        noise[0] = 0.0
+        tried = centre + width * noise
+        values = torch.tensor([reached(scores) for scores in tried])
+        if float(values.max()) > value:
+            best, value = tried[int(values.argmax())], float(values.max())
+        centre = tried[values.topk(elite).indices.to(tried.device)].mean(dim=0)
+        width *= 0.8
+        progress(step + 1, rounds, f"best constant ranking so far: return {value:.2f}")
+    # A mean of good rankings beats its lucky members on other users, so it is compared on equal terms.
+    return centre if reached(centre) >= value else best
+
+
+def _mean_probability_logits(
+    world: World, settings: WorldSettings, ranking: Tensor, users: int, seed: int
+) -> Tensor:
+    """Logit of the mean response probability of each item, over the states that ``ranking`` leads to."""
+    simulator = Simulator(world, settings, users, stream_seed(seed, 3))
+    policy = RankingPolicy(simulator, ranking)
+    total = torch.zeros_like(ranking)
+    for _ in range(settings.max_steps):
+        total += simulator.probabilities().mean(dim=0)
+        simulator.step(policy.act(simulator.observation).slate)
+    return (total / settings.max_steps).clamp(1e-6, 1 - 1e-6).logit()
