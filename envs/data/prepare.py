@@ -142,8 +142,10 @@ def _like_rate(logs: Logs) -> NDArray[np.float64]:
 
 
 def _spread(ordered: NDArray[np.int64], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """One member at random from each of ``count`` equal stretches of ``ordered``."""
-    return ordered[((np.arange(count) + rng.random(count)) * len(ordered) / max(count, 1)).astype(np.int64)]
+    """One member at random from each of ``count`` stretches of ``ordered``, equal to one member."""
+    edges = np.arange(count + 1) * len(ordered) // max(count, 1)
+    # Whole edges: a stretch that ends within a member would share it with the next, and draw it twice.
+    return ordered[rng.integers(edges[:-1], edges[1:])]
 
 
 def _learned_features(

@@ -4,33 +4,73 @@ import numpy as np
 import pytest
 
 from envs.data.dataset import Dataset, Split
-from envs.data.features import like_factors, one_hot, standardise
+from envs.data.features import like_factors, one_hot, popularity, standardise
 from envs.data.prepare import PrepareSettings, prepare, split_users
 from envs.errors import UserError
 
 SETTINGS = PrepareSettings(factors=3, slate_size=4)
 
 
-def _factors(dataset: Dataset) -> np.ndarray:
-    columns = [name.startswith("factor_") for name in dataset.item_feature_names]
-    return dataset.item_features[:, columns]
+def _learned(dataset: Dataset) -> np.ndarray:
+    """What the item features hold of the logs."""
+    learned = ("factor_", "log_exposures", "like_rate_logit")
+    return dataset.item_features[:, [name.startswith(learned) for name in dataset.item_feature_names]]
 
 
-@pytest.mark.parametrize("users", [10, 943, 6040])
-def test_users_are_split_by_the_fractions(users: int) -> None:
-    split = split_users(users, PrepareSettings(validation_fraction=0.1, test_fraction=0.2))
-    counts = np.bincount(split, minlength=3)
+@pytest.mark.parametrize("users", [10, 101, 943, 6040])
+@pytest.mark.parametrize(("validation", "test"), [(0.1, 0.2), (0.0, 0.37), (0.45, 0.45), (0.0, 0.0)])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_users_are_split_by_the_fractions_exactly(
+    users: int, validation: float, test: float, seed: int
+) -> None:
+    settings = PrepareSettings(validation_fraction=validation, test_fraction=test, seed=seed)
+    like_rate = np.random.default_rng(seed).random(users)
+    counts = np.bincount(split_users(like_rate, settings), minlength=3)
 
-    assert counts[Split.VALIDATION] == round(0.1 * users)
-    assert counts[Split.TEST] == round(0.2 * users)
+    assert counts[Split.VALIDATION] == round(validation * users)
+    assert counts[Split.TEST] == round(test * users)
     assert counts.sum() == users
 
 
-def test_the_split_depends_on_the_seed_alone() -> None:
-    splits = [split_users(100, PrepareSettings(seed=seed)) for seed in (0, 0, 1)]
+def test_the_split_depends_on_the_seed_and_the_like_rates_alone() -> None:
+    like_rate = np.random.default_rng(0).random(100)
+    splits = [split_users(like_rate, PrepareSettings(seed=seed)) for seed in (0, 0, 1)]
 
     assert np.array_equal(splits[0], splits[1])
     assert not np.array_equal(splits[0], splits[2])
+
+
+def test_the_splits_like_equally_often() -> None:
+    # Each of 40 test users stands for a stretch of five in the order of like rate, so that their mean is within
+    # a stretch's width of the whole; of users drawn freely it would be 0.04 away.
+    like_rate = np.random.default_rng(1).permutation(np.linspace(0.0, 1.0, 200))
+    for seed in range(20):
+        split = split_users(like_rate, PrepareSettings(seed=seed))
+        for held_out in (Split.VALIDATION, Split.TEST):
+            assert like_rate[split == held_out].mean() == pytest.approx(0.5, abs=0.02), seed
+
+
+def test_one_test_user_comes_from_every_stretch_of_like_rates() -> None:
+    split = split_users(np.arange(20) / 20, PrepareSettings(test_fraction=0.2, validation_fraction=0.0))
+
+    assert (split.reshape(4, 5) == Split.TEST).sum(axis=1).tolist() == [1, 1, 1, 1]
+
+
+def test_equal_like_rates_are_split_at_random() -> None:
+    split = split_users(np.zeros(1000), PrepareSettings(test_fraction=0.2))
+    by_place = np.add.reduceat(split == Split.TEST, np.arange(0, 1000, 100))
+
+    assert len(np.unique(by_place)) > 1, "places in the log must not decide"
+
+
+def test_the_split_of_a_source_is_even_in_like_rate() -> None:
+    dataset = prepare("synthetic", None)
+    rates = []
+    for split in Split:
+        sessions = dataset.sessions_in(split)
+        rates.append(dataset.session_feedback[sessions].mean(axis=1).mean())
+
+    assert rates == pytest.approx([np.mean(rates)] * 3, abs=0.01)
 
 
 def test_no_user_is_in_two_splits(ml_100k: Path) -> None:
@@ -41,25 +81,30 @@ def test_no_user_is_in_two_splits(ml_100k: Path) -> None:
     assert sum(map(len, seen)) == len(set.union(*seen)) == dataset.users
 
 
-def test_factors_see_training_users_only(ml_100k: Path) -> None:
+def test_learned_features_see_training_users_only(ml_100k: Path) -> None:
     before = prepare("ml-100k", ml_100k, SETTINGS)
     rows = [line.split("\t") for line in (ml_100k / "u.data").read_text().splitlines()]
     held_out = {before.user_ids[user] for user in np.flatnonzero(before.user_split != Split.TRAIN)}
-    changed = [[u, i, str(6 - int(r)), t] if u in held_out else [u, i, r, t] for u, i, r, t in rows]
+    # Held-out users keep how much they like, which decides the split, and like other items more often.
+    changed = [[u, "1", r, t] if u in held_out else [u, i, r, t] for u, i, r, t in rows]
     (ml_100k / "u.data").write_text("\n".join(map("\t".join, changed)))
     after = prepare("ml-100k", ml_100k, SETTINGS)
 
-    assert len(after.likes) != len(before.likes)
-    assert _factors(after).any()
-    assert np.array_equal(_factors(after), _factors(before))
+    assert np.array_equal(after.user_split, before.user_split)
+    assert not np.array_equal(after.likes, before.likes)
+    assert _learned(after).shape == (10, 5) and _learned(after).any(axis=0).all()
+    assert np.array_equal(_learned(after), _learned(before))
 
 
-def test_factors_follow_training_users(ml_100k: Path) -> None:
-    before = prepare("ml-100k", ml_100k, SETTINGS)
+def test_learned_features_follow_training_users(ml_100k: Path) -> None:
+    everybody_trains = SETTINGS.model_copy(update={"validation_fraction": 0.0, "test_fraction": 0.0})
+    before = prepare("ml-100k", ml_100k, everybody_trains)
     rows = [line.split("\t") for line in (ml_100k / "u.data").read_text().splitlines()]
     (ml_100k / "u.data").write_text("\n".join(f"{u}\t{i}\t{6 - int(r)}\t{t}" for u, i, r, t in rows))
+    after = prepare("ml-100k", ml_100k, everybody_trains)
 
-    assert not np.array_equal(_factors(prepare("ml-100k", ml_100k, SETTINGS)), _factors(before))
+    # Other ratings of the same films: the exposures stay, their reception and its factors change.
+    assert (_learned(after) != _learned(before)).any(axis=0).tolist() == [False, True, True, True, True]
 
 
 def test_factors_are_standardised_and_zero_without_a_training_like() -> None:
@@ -98,11 +143,50 @@ def test_a_repeated_like_counts_once() -> None:
     assert np.array_equal(once, twice)
 
 
-def test_zero_factors_add_no_features(ml_100k: Path) -> None:
-    dataset = prepare("ml-100k", ml_100k, PrepareSettings(factors=0))
+def test_popularity_by_hand() -> None:
+    # Item 1: shown 3 times, liked twice; item 2: once, never; item 3: never shown. Half of all responses are
+    # likes, so ten more exposures add 5 likes: odds 7/6, 5/6 and 5/5.
+    item, feedback = np.array([1, 1, 1, 2], np.int32), np.array([1, 1, 0, 0], np.int8)
+    exposures = np.log([4.0, 2.0, 1.0])  # log(1 + exposures)
+    odds = np.log([7 / 6, 5 / 6, 1.0])
+    columns = popularity(item, feedback, items=3)
 
-    assert dataset.item_feature_names[-1] == "year"
-    assert dataset.item_features.shape == (10, 20)
+    for column, values in zip(columns.T, (exposures, odds), strict=True):
+        assert column.tolist() == pytest.approx(((values - values.mean()) / values.std()).tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("feedback", [0, 1])
+def test_popularity_of_one_kind_of_response_is_finite(feedback: int) -> None:
+    columns = popularity(np.array([1, 1, 2], np.int32), np.full(3, feedback, np.int8), items=3)
+
+    assert np.isfinite(columns).all() and columns.dtype == np.float32
+
+
+def test_popularity_without_exposures_says_nothing() -> None:
+    assert not popularity(np.zeros(0, np.int32), np.zeros(0, np.int8), items=3).any()
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"factors": 0}, ["log_exposures", "like_rate_logit"]),
+        ({"factors": 0, "popularity": False}, []),
+        ({"factors": 2, "popularity": False}, ["factor_0", "factor_1"]),
+        ({"factors": 1}, ["log_exposures", "like_rate_logit", "factor_0"]),
+    ],
+)
+def test_learned_features_join_as_set(ml_100k: Path, settings: dict, names: list[str]) -> None:
+    dataset = prepare("ml-100k", ml_100k, PrepareSettings(**settings))
+
+    assert list(dataset.item_feature_names[20:]) == names
+    assert dataset.item_feature_names[19] == "year"
+    assert dataset.item_features.shape == (10, 20 + len(names))
+
+
+def test_popularity_can_join_the_synthetic_world() -> None:
+    names = prepare("synthetic", None, PrepareSettings(popularity=True)).item_feature_names
+
+    assert names[-3:] == ("popularity", "log_exposures", "like_rate_logit")
 
 
 def test_too_many_factors_are_refused(ml_100k: Path) -> None:
@@ -126,6 +210,7 @@ def test_the_resolved_settings_are_recorded() -> None:
     dataset = prepare("synthetic", None, PrepareSettings(seed=4))
 
     assert dataset.settings["factors"] == 0, "the source's choice, not None"
+    assert dataset.settings["popularity"] is False
     assert dataset.settings["synthetic"]["users"] == 1000
     assert dataset.seed == 4
 
@@ -170,4 +255,4 @@ def test_settings_out_of_range_are_refused(values: dict, message: str) -> None:
 
 def test_a_split_without_training_users_is_refused() -> None:
     with pytest.raises(UserError, match="2 users leave none for training"):
-        split_users(2, PrepareSettings(test_fraction=0.5, validation_fraction=0.3))
+        split_users(np.zeros(2), PrepareSettings(test_fraction=0.5, validation_fraction=0.3))
