@@ -17,6 +17,13 @@ def _learned(dataset: Dataset) -> np.ndarray:
     return dataset.item_features[:, [name.startswith(learned) for name in dataset.item_feature_names]]
 
 
+def _some_users(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Exposures and likes, as unequal between users as in real logs."""
+    rng = np.random.default_rng(seed)
+    exposures = 10 + rng.geometric(0.02, count)
+    return exposures, rng.binomial(exposures, rng.beta(5, 4, count))
+
+
 @pytest.mark.parametrize("users", [10, 101, 943, 6040])
 @pytest.mark.parametrize(("validation", "test"), [(0.1, 0.2), (0.0, 0.37), (0.45, 0.45), (0.0, 0.0)])
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -24,53 +31,56 @@ def test_users_are_split_by_the_fractions_exactly(
     users: int, validation: float, test: float, seed: int
 ) -> None:
     settings = PrepareSettings(validation_fraction=validation, test_fraction=test, seed=seed)
-    like_rate = np.random.default_rng(seed).random(users)
-    counts = np.bincount(split_users(like_rate, settings), minlength=3)
+    counts = np.bincount(split_users(*_some_users(users), settings), minlength=3)
 
     assert counts[Split.VALIDATION] == round(validation * users)
     assert counts[Split.TEST] == round(test * users)
     assert counts.sum() == users
 
 
-def test_the_split_depends_on_the_seed_and_the_like_rates_alone() -> None:
-    like_rate = np.random.default_rng(0).random(100)
-    splits = [split_users(like_rate, PrepareSettings(seed=seed)) for seed in (0, 0, 1)]
+def test_the_split_depends_on_the_seed_and_the_counts_alone() -> None:
+    splits = [split_users(*_some_users(100), PrepareSettings(seed=seed)) for seed in (0, 0, 1)]
 
     assert np.array_equal(splits[0], splits[1])
     assert not np.array_equal(splits[0], splits[2])
 
 
-def test_the_splits_like_equally_often() -> None:
-    # Each of 40 test users stands for a stretch of five in the order of like rate, so that their mean is within
-    # a stretch's width of the whole; of users drawn freely it would be 0.04 away.
-    like_rate = np.random.default_rng(1).permutation(np.linspace(0.0, 1.0, 200))
-    for seed in range(20):
-        split = split_users(like_rate, PrepareSettings(seed=seed))
-        for held_out in (Split.VALIDATION, Split.TEST):
-            assert like_rate[split == held_out].mean() == pytest.approx(0.5, abs=0.02), seed
+@pytest.mark.parametrize("held_out", [Split.VALIDATION, Split.TEST])
+def test_the_splits_are_alike(held_out: Split) -> None:
+    # Root mean square distance from all users, as a share of what free draws of as many users have.
+    exposures, likes = _some_users(943)
+    everybody = np.ones(943, bool)
+    rng = np.random.default_rng(0)
+    stratified, free = [], []
+    for seed in range(50):
+        chosen = split_users(exposures, likes, PrepareSettings(seed=seed)) == held_out
+        for differences, members in ((stratified, chosen), (free, rng.permutation(chosen))):
+            rate, overall = (likes[m].sum() / exposures[m].sum() for m in (members, everybody))
+            differences.append((rate - overall, exposures[members].mean() - exposures.mean()))
+    share = np.square(stratified).mean(axis=0) ** 0.5 / np.square(free).mean(axis=0) ** 0.5
+
+    assert (share < 0.5).all(), f"like rate {share[0]:.2f}, activity {share[1]:.2f}"
 
 
 def test_one_test_user_comes_from_every_stretch_of_like_rates() -> None:
-    split = split_users(np.arange(20) / 20, PrepareSettings(test_fraction=0.2, validation_fraction=0.0))
+    # 20 levels of activity, 20 users of each, ordered by like rate and cut in stretches of ten.
+    exposures, likes = np.repeat(np.arange(100, 120), 20), np.tile(np.arange(20), 20)
+    split = split_users(exposures, likes, PrepareSettings(test_fraction=0.1, validation_fraction=0.0))
 
-    assert (split.reshape(4, 5) == Split.TEST).sum(axis=1).tolist() == [1, 1, 1, 1]
+    assert (split[likes < 10] == Split.TEST).sum() == (split[likes >= 10] == Split.TEST).sum() == 20
 
 
-def test_equal_like_rates_are_split_at_random() -> None:
-    split = split_users(np.zeros(1000), PrepareSettings(test_fraction=0.2))
-    by_place = np.add.reduceat(split == Split.TEST, np.arange(0, 1000, 100))
+def test_equal_users_are_split_at_random() -> None:
+    split = split_users(np.full(1000, 9), np.full(1000, 3), PrepareSettings(test_fraction=0.2))
+    by_place = np.add.reduceat(split == Split.TEST, np.arange(0, 1000, 50))
 
     assert len(np.unique(by_place)) > 1, "places in the log must not decide"
 
 
-def test_the_split_of_a_source_is_even_in_like_rate() -> None:
-    dataset = prepare("synthetic", None)
-    rates = []
-    for split in Split:
-        sessions = dataset.sessions_in(split)
-        rates.append(dataset.session_feedback[sessions].mean(axis=1).mean())
+def test_users_without_exposures_are_split_too() -> None:
+    counts = np.bincount(split_users(np.zeros(10, int), np.zeros(10, int), PrepareSettings()), minlength=3)
 
-    assert rates == pytest.approx([np.mean(rates)] * 3, abs=0.01)
+    assert counts.tolist() == [7, 1, 2]
 
 
 def test_no_user_is_in_two_splits(ml_100k: Path) -> None:
@@ -255,4 +265,6 @@ def test_settings_out_of_range_are_refused(values: dict, message: str) -> None:
 
 def test_a_split_without_training_users_is_refused() -> None:
     with pytest.raises(UserError, match="2 users leave none for training"):
-        split_users(np.zeros(2), PrepareSettings(test_fraction=0.5, validation_fraction=0.3))
+        split_users(
+            np.ones(2, int), np.ones(2, int), PrepareSettings(test_fraction=0.5, validation_fraction=0.3)
+        )
