@@ -1,4 +1,4 @@
-"""Threads tamed before torch is imported, and one Ray for all tests that need it."""
+"""Threads tamed before torch is imported, one Ray for all tests that need it, and small worlds."""
 
 import os
 
@@ -8,10 +8,13 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import torch
+
+from envs.response import FrozenResponse, ResponseModel, ResponseSettings
+from envs.simulator import Population, World
 
 torch.set_num_threads(1)
 
@@ -30,3 +33,48 @@ def ray_session() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def small_world() -> Callable[..., World]:
+    """A maker of small random worlds: ``small_world(items=30, ...)``; the same arguments, the same world."""
+    return _small_world
+
+
+def _small_world(
+    *,
+    items: int = 30,
+    users: int = 16,
+    slate: int = 4,
+    profile_features: int = 5,
+    item_features: int = 6,
+    logits: Sequence[float] | None = None,
+    seed: int = 0,
+) -> World:
+    """A world of random weights, features and logged likes.
+
+    Args:
+        items, users, slate, profile_features, item_features: N, U, K, P, F.
+        logits: N response logits that hold for every user; ``None``: the random model's.
+        seed: of everything random.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = ResponseModel(profile_features, item_features, ResponseSettings(dim=8, hidden=16))
+    profiles = torch.randn(users, profile_features, generator=generator)
+    features = torch.randn(items + 1, item_features, generator=generator)
+    features[0] = 0.0
+    response = FrozenResponse(model, profiles, features)
+    if logits is not None:
+        response.items.zero_()
+        response.item_bias = torch.tensor([0.0, *logits])
+    sessions, likes = 3, 6  # per user
+    population = Population(
+        users=torch.arange(users),
+        likes=torch.cat([torch.randperm(items, generator=generator)[:likes] + 1 for _ in range(users)]),
+        like_offsets=torch.arange(users + 1) * likes,
+        session_offsets=torch.arange(users + 1) * sessions,
+        likes_before=torch.arange(sessions).repeat(users) * (likes // (sessions - 1)),
+    )
+    return World(response, population, profiles, features, slate)
