@@ -52,8 +52,8 @@ class SlateVectorEnv(VectorEnv):
                 ``splits``, ``observation``, ``device``.
 
         Raises:
-            UserError: an unknown argument (the nearest one is named) or a wrong value.
-            ValueError: the catalogue or the candidate sets cannot fill a slate.
+            UserError: an unknown argument (the nearest one is named), a wrong value, or a catalogue or
+                candidate sets that cannot fill a slate.
         """
         self.config = EnvConfig.from_mapping(config)
         if num_envs < 1:
@@ -104,10 +104,9 @@ class SlateVectorEnv(VectorEnv):
             UserError: actions of another shape or outside the action space.
         """
         seated = self._finished
-        hold = torch.from_numpy(seated).to(self.world.device)
-        transition = self.simulator.advance(self._slates(actions, seated), hold=hold)
-        self.simulator.restart(hold)
         served = ~seated
+        transition = self.simulator.advance(self._slates(actions, ignored=seated))
+        self.simulator.restart(torch.from_numpy(seated).to(self.world.device))  # undoes what they were shown
         reward = transition.reward.cpu().numpy() * served
         terminated = transition.terminated.cpu().numpy() & served
         truncated = transition.truncated.cpu().numpy() & served

@@ -126,6 +126,15 @@ def test_the_constructors_seed_holds_until_reset_gives_another(small_world):
     assert users[0] == users[1] != users[2]
 
 
+def test_a_reset_without_a_seed_seats_other_users(small_world):
+    env = SlateVectorEnv(16, world=small_world(users=1000), settings=RULES)
+    _, first = env.reset(seed=0)
+    env.step(random_slates(env, 0))
+    _, second = env.reset()
+    assert first["user"].tolist() != second["user"].tolist()
+    assert not env.simulator.steps.any()
+
+
 def test_dict_observations_hold_profile_history_and_candidates(small_world):
     world = small_world()
     env = SlateVectorEnv(4, world=world, settings={**RULES, "candidates": 12})
