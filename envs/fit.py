@@ -16,7 +16,7 @@ from envs.calibration import Quality, Reliability, quality, reliability
 from envs.data.dataset import Dataset, Split
 from envs.errors import UserError
 from envs.progress import Progress, silent
-from envs.randomness import stream_seed
+from envs.randomness import seeded_weights, stream_seed
 from envs.response import ResponseModel, ResponseSettings
 from envs.settings import Settings
 
@@ -89,6 +89,11 @@ class FitReport:
     rows: int = 0
     """Number of held-out responses."""
 
+    @property
+    def best_epoch(self) -> int:
+        """The epoch whose weights were kept, from 1."""
+        return int(np.argmin(self.validation_log_loss)) + 1
+
     def to_json(self) -> dict[str, object]:
         """Plain data."""
         return {
@@ -109,7 +114,7 @@ def fit(
     """Fit on training users, stop and calibrate on validation users, report on test users.
 
     Raises:
-        UserError: a split has no users, or only one kind of response.
+        UserError: a split has no users, or only one kind of response; the fit diverged.
     """
     device = torch.device(device)
     splits = {s: Slates.of_split(dataset, s, settings.history_length, device) for s in Split}
@@ -123,13 +128,13 @@ def fit(
     profiles = torch.from_numpy(dataset.user_features).to(device)
     item_features = torch.from_numpy(dataset.item_features).to(device)
 
-    with torch.random.fork_rng(devices=[]):  # initial weights and dropout only know the global generator
-        torch.manual_seed(stream_seed(settings.seed, 0))
+    with seeded_weights(stream_seed(settings.seed, 0)):
         model = ResponseModel(profiles.shape[1], item_features.shape[1], settings.model).to(device)
         train_curve, validation_curve = _optimise(
             model, splits[Split.TRAIN], splits[Split.VALIDATION], profiles, item_features, settings, progress
         )
     _calibrate(model, splits[Split.VALIDATION], profiles, item_features)
+    progress(len(train_curve), len(train_curve), "measuring on held-out users, beside the references")
 
     test = splits[Split.TEST]
     labels, shown = _responses(test)
@@ -188,6 +193,8 @@ def _optimise(
             batches += 1
         train_curve.append(float(total) / batches)
         curve.append(_log_loss(model, validation, profiles, item_features))
+        if not np.isfinite(curve[-1]):
+            raise UserError(f"the fit diverged in epoch {epoch + 1}: lower lr, now {settings.lr:g}")
         since_best = len(curve) - 1 - int(np.argmin(curve))
         if since_best == 0:
             best = {name: value.clone() for name, value in model.state_dict().items()}

@@ -1,9 +1,24 @@
 """Seeds for explicit generators: nothing draws from a global one."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
+import torch
 
 
 def stream_seed(*path: int) -> int:
     """An independent 63-bit seed for each path of non-negative integers (seed, worker, purpose, ...)."""
     low, high = np.random.SeedSequence(path).generate_state(2, dtype=np.uint32)
     return int(low) | (int(high) & 0x7FFFFFFF) << 32
+
+
+@contextmanager
+def seeded_weights(seed: int) -> Iterator[None]:
+    """Initial weights (and dropout) drawn inside depend on ``seed`` alone, and nothing outside notices.
+
+    ``torch.nn`` only knows the global generator; this lends it a state and takes it back.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

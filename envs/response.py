@@ -21,7 +21,7 @@ class ResponseSettings(Settings):
     """Attention heads; must divide ``dim``. More heads cost the simulator time in proportion."""
     hidden: int = Field(64, ge=1)
     """Hidden units of the profile's, the items' and the item bias' MLPs."""
-    dropout: float = Field(0.2, ge=0.0, lt=1.0)
+    dropout: float = Field(0.3, ge=0.0, lt=1.0)
     """Dropout on item vectors and the fused user vector while fitting; never in the simulator."""
 
 

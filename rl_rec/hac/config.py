@@ -89,19 +89,3 @@ class HACSettings(Settings):
     """Adam's step size for the critic."""
     tau: float = Field(0.01, gt=0.0, le=1.0)
     """Share of the new weights in each target update."""
-    batch_size: int = Field(64, ge=1)
-    """Transitions per update."""
-    replay_ratio: float = Field(2.0, gt=0.0)
-    """Transitions trained on per transition collected; held exactly."""
-    replay_capacity: int = Field(100_000, ge=1)
-    """Transitions kept."""
-    learning_starts: int = Field(2_000, ge=0)
-    """User-steps collected before the first update."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.replay_capacity < self.batch_size:
-            raise ValueError(
-                f"replay_capacity={self.replay_capacity} is smaller than batch_size={self.batch_size}"
-            )
-        return self

@@ -1,0 +1,263 @@
+"""The off-policy training loop on RLlib, shared by every algorithm: configuration and Algorithm.
+
+    sample → replay.add → replay.sample → learner_group.update → weights to the runners
+
+One RLlib iteration is ``report_every`` user-steps: results come in equal strides, and a resumed run falls
+into the same ones.
+"""
+
+import functools
+from typing import Any, ClassVar, cast
+
+import torch
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
+from typing_extensions import Self
+
+from envs.env_config import ENV_ID
+from envs.randomness import stream_seed
+from envs.rllib import world_from_env_config
+from rl_rec import metrics as names
+from rl_rec.env_runner import BatchedEnvRunner, Columns
+from rl_rec.evaluation import evaluate
+from rl_rec.replay import Replay
+from rl_rec.stopwatch import StopWatch
+from rl_rec.train_settings import TrainSettings
+
+_STATE = "off_policy"
+
+
+class OffPolicyConfig(AlgorithmConfig):
+    """RLlib's configuration of an off-policy recommender, driven by one tree of strict settings.
+
+    ``recommender`` sets everything; RLlib's own methods (``learners``, ``fault_tolerance``, ...) refine it.
+    """
+
+    settings_class: ClassVar[type[TrainSettings[Any]]]
+
+    def __init__(self, algo_class: type[Algorithm] | None = None) -> None:
+        super().__init__(algo_class=algo_class)
+        self.settings: dict[str, Any] = {}
+        """``TrainSettings`` as plain data: what Tune searches over."""
+        self.env_runner_cls = BatchedEnvRunner
+        # Every train() would end with a gather of connector states, which there are none of.
+        self._dont_auto_sync_env_runner_states = True
+        # Actions are item indices; RLlib would rescale them.
+        self.normalize_actions = False
+        self.clip_actions = False
+        self.torch_skip_nan_gradients = True  # our own check costs one host sync an iteration
+        self.log_gradients = False
+        self.restart_failed_env_runners = True
+        self.ignore_env_runner_failures = True
+        # A dead runner is noticed after 10 s instead of minutes.
+        self.env_runner_health_probe_timeout_s = 10.0
+        self.env_runner_restore_timeout_s = 60.0
+
+    def recommender(self, simulator: str, settings: TrainSettings[Any]) -> Self:
+        """Train on the simulator folder ``simulator`` with ``settings``."""
+        self.settings = settings.model_dump(mode="json")
+        world = settings.world.model_dump(mode="json")
+        self.environment(ENV_ID, env_config={"simulator": str(simulator), "settings": world})
+        self.env_runners(num_env_runners=settings.rollout.runners)
+        self.learners(num_gpus_per_learner=1 if settings.device.startswith("cuda") else 0)
+        self.debugging(seed=settings.seed)
+        return self
+
+    def train_settings(self) -> TrainSettings[Any]:
+        """The settings, checked.
+
+        Raises:
+            UserError: an unknown key or a bad value, e.g. from a search space.
+        """
+        return self.settings_class.from_mapping(self.settings, where="settings")
+
+    def validate(self) -> None:
+        """RLlib's checks and ours: misspelt keys in a search space must not run silently on defaults."""
+        super().validate()
+        settings = self.train_settings()
+        if settings.rollout.mode == "async" and settings.rollout.runners == 0:
+            raise ValueError("rollout.mode=async needs rollout.runners >= 1")
+
+    @property
+    def _model_config_auto_includes(self) -> dict[str, Any]:
+        settings = self.train_settings()
+        return {
+            "env_config": dict(self.env_config),
+            "agent": settings.agent.model_dump(mode="json"),
+            "seed": stream_seed(settings.seed, 3),
+            "device": settings.device,
+        }
+
+
+class OffPolicyAlgorithm(Algorithm):
+    """Collects, stores and learns, with the replay ratio held exactly in every mode."""
+
+    config: OffPolicyConfig
+
+    def setup(self, config: Any) -> None:
+        """Build runners, learners and the replay."""
+        super().setup(config)
+        settings = self._settings = self.config.train_settings()
+        local = self.config.num_learners == 0
+        self._device = torch.device(settings.device if local else "cpu")
+        self.replay = Replay(settings.replay.capacity, stream_seed(settings.seed, 5), self._device)
+        self.collected = 0  # user-steps, lifetime
+        self.updates = 0  # lifetime
+        self._validation: Any = None
+        if local:  # one set of weights: nothing to copy between learner and runner
+            self.learner_group.foreach_learner(lambda learner: self.env_runner.share(learner.module))
+
+    def training_step(self) -> None:
+        """Run one stride of ``report_every`` user-steps, with the updates it owes."""
+        settings, clock = self._settings, StopWatch()
+        target = min((self.iteration + 1) * settings.report_every, settings.steps)
+        began = self.collected
+        while self.collected < target:
+            with clock(names.ROLLOUT_S):
+                batches = self._collect(target - self.collected)
+            with clock(names.REPLAY_S):
+                for batch in batches:
+                    self.replay.add(batch.tensors(self._device))
+                    self.collected += batch.env_steps()
+            self._update(clock)
+        self._report(self.collected - began, clock)
+
+    def _collect(self, wanted: int) -> list[Columns]:
+        rollout = self._settings.rollout
+        runners = max(rollout.runners, 1)
+        steps = min(rollout.fragment, -(-wanted // (rollout.users * runners)))
+        arguments = {"steps": steps, **self.exploration(self.collected)}
+        if rollout.runners == 0:
+            return cast(list[Columns], self.env_runner.sample(**arguments))
+        group = self.env_runner_group
+        assert group is not None
+        if group.num_healthy_remote_workers() == 0:
+            self.restore_env_runners(group)
+        if rollout.mode == "sync":
+            results = group.foreach_env_runner("sample", kwargs=arguments, local_env_runner=False)
+        else:
+            ready = group.foreach_env_runner_async_fetch_ready(
+                func="sample", kwargs=arguments, tag="sample", timeout_seconds=0.1, return_actor_ids=True
+            )
+            results = [result for _, result in ready]
+        return [batch for result in results for batch in result]
+
+    def exploration(self, user_steps: int) -> dict[str, float]:
+        """Scheduled exploration parameters after ``user_steps`` user-steps, for the runners' policies."""
+        return {}
+
+    def _update(self, clock: StopWatch) -> None:
+        replay = self._settings.replay
+        due = replay.updates_due(self.collected) - self.updates
+        if due <= 0:
+            return
+        with clock(names.REPLAY_S):
+            rows = self.replay.sample(due * replay.batch_size)
+        with clock(names.UPDATE_S):
+            self.learner_group.update(
+                batch=MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(rows)}, env_steps=len(rows["user"])),
+                minibatch_size=replay.batch_size // max(self.config.num_learners, 1),
+                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.collected},
+            )
+            self.updates += due
+        if self._settings.rollout.runners or self.config.num_learners:
+            with clock(names.SYNC_S):
+                self._sync_weights()
+
+    def _sync_weights(self) -> None:
+        group = self.env_runner_group
+        assert group is not None
+        group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
+        if self.config.num_learners:
+            weights = self.learner_group.get_weights(inference_only=True)
+            self.env_runner.set_state({COMPONENT_RL_MODULE: weights})
+
+    def _report(self, user_steps: int, clock: StopWatch) -> None:
+        metrics, group = self.metrics, self.env_runner_group
+        assert group is not None
+        for answer in self.learner_group.foreach_learner(lambda learner: learner.drain_figures()):
+            for name, value in answer.get().items():  # raises what the learner raised
+                metrics.log_value((LEARNER_RESULTS, DEFAULT_MODULE_ID, name), value, window=1)
+        remote = self._settings.rollout.runners > 0
+        collected = group.foreach_env_runner(lambda runner: runner.get_metrics(), local_env_runner=not remote)
+        metrics.aggregate([figures for figures in collected if figures], key=ENV_RUNNER_RESULTS)
+        learned = self.updates * self._settings.replay.batch_size
+        after_start = max(self.collected - self._settings.replay.learning_starts, 1)
+        figures = {
+            names.REPLAY_RATIO: learned / after_start,
+            names.UPDATES_LIFETIME: self.updates,
+            names.USER_STEPS_PER_S: user_steps / clock.total_s,
+            **clock.seconds,
+        }
+        for name, value in figures.items():
+            metrics.log_value(name, value, window=1)
+
+    def step(self) -> dict[str, Any]:
+        """One iteration; when an evaluation is due, its figures under ``evaluation``."""
+        before = self.collected
+        result = cast(dict[str, Any], super().step())
+        every = self._settings.evaluation.every
+        if every and self.collected // every > before // every:
+            result[names.EVALUATION] = self.evaluate_validation()
+        return result
+
+    def evaluate_validation(self) -> dict[str, float]:
+        """Greedy figures on validation users, the same users each time."""
+        if self._validation is None:
+            env_config = {**self.config.env_config, "splits": ["validation"]}
+            self._validation = world_from_env_config(env_config, self._device)
+        world, rules = self._validation
+        module = self.env_runner.module[DEFAULT_MODULE_ID]
+        result = evaluate(
+            world,
+            rules,
+            lambda _: module.rollout_policy(world, rules, None),
+            self._settings.evaluation.episodes,
+            stream_seed(self._settings.seed, 6),
+        )
+        summary = result.summary()
+        low, high = result.return_ci95
+        del summary["return_ci95"]
+        return {**cast(dict[str, float], summary), "return_ci95_low": low, "return_ci95_high": high}
+
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """RLlib's state, the replay, the counters, and every runner's users and generators."""
+        state = super().get_state(*args, **kwargs)
+        group = self.env_runner_group
+        assert group is not None
+        runners = group.foreach_env_runner(
+            lambda runner: (runner.worker_index, runner.get_state(not_components=COMPONENT_RL_MODULE)),
+            local_env_runner=self._settings.rollout.runners == 0,
+        )
+        state[_STATE] = {
+            "replay": self.replay.state_dict(),
+            "collected": self.collected,
+            "updates": self.updates,
+            "runners": {index or 0: runner for index, runner in runners},
+        }
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take over ``get_state``'s state."""
+        super().set_state(state)
+        if _STATE not in state:
+            return
+        own = state[_STATE]
+        self.replay.load_state_dict(own["replay"])
+        self.collected, self.updates = own["collected"], own["updates"]
+        saved = own["runners"]
+        group = self.env_runner_group
+        assert group is not None
+        group.foreach_env_runner(
+            functools.partial(_restore_runner, saved),
+            local_env_runner=self._settings.rollout.runners == 0,
+        )
+
+
+def _restore_runner(saved: dict[int, Any], runner: BatchedEnvRunner) -> None:
+    state = saved.get(runner.worker_index or 0)
+    if state is not None:  # more runners than were saved: the new ones keep their fresh users
+        runner.set_state(state)

@@ -1,0 +1,181 @@
+"""The batched env runner: RLlib's env runner contract over tensor rollouts, the same local and remote."""
+
+from collections.abc import Collection
+from typing import Any
+
+import gymnasium as gym
+import torch
+from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.utils.checkpoints import Checkpointable
+from ray.rllib.utils.framework import get_device
+from ray.rllib.utils.metrics import (
+    NUM_ENV_STEPS_SAMPLED,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    WEIGHTS_SEQ_NO,
+)
+from torch import Tensor
+
+from envs.randomness import stream_seed
+from envs.rllib import world_from_env_config
+from envs.simulator import Simulator
+from rl_rec import metrics as names
+from rl_rec.rollout import Rollout
+
+
+class Columns:
+    """Transitions of one ``sample`` call; not a mapping, which RLlib would flatten."""
+
+    def __init__(self, columns: dict[str, Any]) -> None:
+        self.columns = columns
+
+    def env_steps(self) -> int:
+        """Number of user-steps."""
+        return len(self.columns["user"])
+
+    def agent_steps(self) -> int:
+        """Number of user-steps."""
+        return self.env_steps()
+
+    def tensors(self, device: torch.device | str) -> dict[str, Tensor]:
+        """The columns on ``device``; numpy columns that came over the network are copied."""
+        return {
+            name: (column if isinstance(column, Tensor) else torch.tensor(column)).to(device)
+            for name, column in self.columns.items()
+        }
+
+
+class BatchedEnvRunner(EnvRunner, Checkpointable):
+    """Serves B users at once on its device and returns transitions as columns.
+
+    The RLModule must offer ``rollout_policy(world, settings, generator)``. Needs no connectors and no episode
+    objects.
+    """
+
+    def __init__(self, *, config: Any, **kwargs: Any) -> None:
+        super().__init__(config=config, **kwargs)
+        self._settings = config.train_settings()
+        self._device = (
+            get_device(self.config, self.config.num_gpus_per_env_runner)
+            if self.worker_index
+            else torch.device(self._settings.device)  # in the learner's process, on the learner's device
+        )
+        self._weights_seq_no = 0
+        self.rollout: Rollout | None = None
+        self.module: Any = None
+        self.make_env()
+        self.make_module()
+
+    def make_env(self) -> None:
+        """Load the world and seat the first users."""
+        world, rules = world_from_env_config(self.config.env_config, self._device)
+        users, seed = self._settings.rollout.users, self._settings.seed
+        self._simulator = Simulator(world, rules, users, seed, stream=self.worker_index or 0)
+
+    def make_module(self) -> None:
+        """Build the networks that choose the slates, with their own generator of exploration noise."""
+        spec = self.config.get_multi_rl_module_spec(spaces=self.get_spaces(), inference_only=True)
+        self._noise = torch.Generator(self._device)
+        self._noise.manual_seed(stream_seed(self._settings.seed, self.worker_index or 0, 2))
+        module = spec.build()
+        module[DEFAULT_MODULE_ID].to(self._device)
+        self._use(module)
+
+    def _use(self, module: Any) -> None:
+        self.module, simulator = module, self._simulator
+        self._policy = module[DEFAULT_MODULE_ID].rollout_policy(
+            simulator.world, simulator.settings, self._noise
+        )
+        self.rollout = Rollout(simulator, self._policy)
+
+    def sample(self, *, steps: int | None = None, **exploration: float) -> list[Columns]:
+        """Serve every user ``steps`` times (by default one fragment).
+
+        Args:
+            steps: steps of every user.
+            exploration: parameters of the policy from a schedule, e.g. ``sigma``.
+
+        Returns:
+            One ``Columns``; tensors from the local runner, numpy from a remote one.
+        """
+        assert self.rollout is not None
+        for name, value in exploration.items():
+            setattr(self._policy, name, value)
+        self._policy.weights_changed()
+        columns: dict[str, Any] = self.rollout.collect(steps or self._settings.rollout.fragment)
+        count = len(columns["user"])
+        self.metrics.log_value(NUM_ENV_STEPS_SAMPLED, count, reduce="sum")
+        self.metrics.log_value(NUM_ENV_STEPS_SAMPLED_LIFETIME, count, reduce="lifetime_sum")
+        if self.worker_index:
+            columns = {name: column.cpu().numpy() for name, column in columns.items()}
+        return [Columns(columns)]
+
+    def get_metrics(self) -> Any:
+        """Figures over all users who finished since the last call."""
+        if self.rollout is not None:
+            figures = self.rollout.statistics.drain()
+            self.metrics.log_value(names.EPISODES, figures.pop("episodes"), reduce="sum")
+            for name, value in figures.items():
+                self.metrics.log_value(names.OF_ROLLOUT[name], value, window=1)
+        return self.metrics.reduce()
+
+    def get_spaces(self) -> dict[str, tuple[gym.Space, gym.Space]]:
+        """Spaces of the façade (RLlib asks for them; the networks take their sizes from the world)."""
+        items, rules = self._simulator.world.num_items, self._simulator.settings
+        observation = gym.spaces.MultiDiscrete([items + 1] * rules.history_length)
+        action = gym.spaces.MultiDiscrete([items] * self._simulator.world.slate_size)
+        spaces = (observation, action)
+        return {INPUT_ENV_SPACES: spaces, INPUT_ENV_SINGLE_SPACES: spaces, DEFAULT_MODULE_ID: spaces}
+
+    def share(self, module: MultiRLModule) -> None:
+        """Act with the learner's own weights (same process): nothing needs to be copied."""
+        self._use(module)
+
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Rollout, generators and metrics; the weights too where ``components`` asks for them."""
+        state: dict[str, Any] = {WEIGHTS_SEQ_NO: self._weights_seq_no}
+        if self.rollout is not None:
+            state["rollout"] = self.rollout.state_dict()
+            state["noise"] = self._noise.get_state()
+            if self._check_component(COMPONENT_RL_MODULE, components, not_components):
+                state[COMPONENT_RL_MODULE] = self.module.get_state(inference_only=True)
+        return state
+
+    def set_state(self, state: Any) -> None:
+        """Take over weights (from a learner) or everything (from a checkpoint)."""
+        import ray
+
+        if COMPONENT_RL_MODULE in state and self.module is not None:
+            weights_seq_no = state.get(WEIGHTS_SEQ_NO, 0)
+            if weights_seq_no == 0 or self._weights_seq_no < weights_seq_no:
+                weights = state[COMPONENT_RL_MODULE]
+                if isinstance(weights, ray.ObjectRef):
+                    weights = ray.get(weights)
+                self.module.set_state(weights)
+            self._weights_seq_no = max(self._weights_seq_no, weights_seq_no)
+        if "rollout" in state and self.rollout is not None:
+            self.rollout.load_state_dict(state["rollout"])
+            self._noise.set_state(state["noise"])
+
+    def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """How to build this runner again."""
+        return (), {"config": self.config}
+
+    def get_checkpointable_components(self) -> list[tuple[str, Any]]:
+        """None with a folder of its own: weights are the learner's to save."""
+        return []
+
+    def assert_healthy(self) -> None:
+        """Raise unless the runner can sample."""
+        assert self.rollout is not None and isinstance(self.module, MultiRLModule)
+
+    def stop(self) -> None:
+        """Nothing to release."""

@@ -1,0 +1,102 @@
+"""What the Learners of all off-policy algorithms share: update, targets, loss figures, NaN."""
+
+import abc
+import math
+from typing import Any
+
+import torch
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from torch import Tensor
+
+from envs.randomness import stream_seed
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss became NaN or infinite; training must not go on, and nothing is saved."""
+
+
+class OffPolicyLearner(TorchLearner):
+    """One backward pass over the sum of all terms, then every optimizer, then the targets.
+
+    RLlib's default path builds a dictionary of gradients and checks each one, which costs as much as a small
+    network's forward pass; here optimizers read ``.grad`` directly. All gradients use the weights from before
+    the update.
+    """
+
+    def build(self) -> None:
+        """Build module, targets and the generator of the dropout masks."""
+        super().build()
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+        seed = stream_seed(self.config.train_settings().seed, self._learner_index or 0, 4)
+        self._noise = torch.Generator(self.device).manual_seed(seed)
+        for module_id in self.module.keys():  # noqa: SIM118 (not iterable itself)
+            module = self.module[module_id].unwrapped()
+            module.noise = self._noise
+            networks, targets = module.networks, module.targets
+            self._followed = (list(targets.parameters()), list(networks.parameters()))
+
+    @abc.abstractmethod
+    def loss_terms(
+        self, module_id: str, outputs: dict[str, Tensor], batch: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Loss terms to be summed, and further scalars to be watched."""
+
+    def compute_loss_for_module(
+        self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
+    ) -> Tensor:
+        """Sum of the terms; figures are summed up on the device."""
+        terms, watched = self.loss_terms(module_id, fwd_out, batch)
+        for name, value in {**{f"loss/{name}": term for name, term in terms.items()}, **watched}.items():
+            value = value.detach()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        return torch.stack(list(terms.values())).sum()
+
+    def _uncompiled_update(self, batch: dict[str, Any], **_: Any) -> tuple[Any, Any, Any]:
+        outputs = self.module.forward_train(batch)
+        per_module = self.compute_losses(fwd_out=outputs, batch=batch)
+        for optimizer in self._optimizer_parameters:
+            optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(per_module.values())).sum().backward()
+        for optimizer in self._optimizer_parameters:
+            optimizer.step()
+        targets, networks = self._followed
+        with torch.no_grad():
+            torch._foreach_lerp_(targets, networks, self.config.train_settings().agent.tau)
+        self._count += 1
+        return outputs, per_module, {}
+
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """Targets were moved after each minibatch."""
+
+    def drain_figures(self) -> dict[str, float]:
+        """Mean losses and watched values since the last call: one host sync.
+
+        Raises:
+            NonFiniteLossError: one of them is NaN or infinite.
+        """
+        if not self._count:
+            return {}
+        names = list(self._sums)
+        means = (torch.stack([self._sums[name] for name in names]) / self._count).tolist()
+        self._sums, self._count = {}, 0
+        figures = dict(zip(names, means, strict=True))
+        broken = [name for name, value in figures.items() if not math.isfinite(value)]
+        if broken:
+            raise NonFiniteLossError(
+                f"{', '.join(broken)} became NaN or infinite; lower the learning rates "
+                "(agent.actor_lr, agent.critic_lr) and go on from the last checkpoint"
+            )
+        return figures
+
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """RLlib's state, and the dropout generator's."""
+        state = super().get_state(*args, **kwargs)
+        state["noise"] = self._noise.get_state().numpy()
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take over ``get_state``'s state."""
+        super().set_state(state)
+        if "noise" in state:
+            self._noise.set_state(torch.as_tensor(state["noise"]))

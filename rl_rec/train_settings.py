@@ -1,0 +1,84 @@
+"""The settings of a training run, the same tree for every algorithm."""
+
+from typing import Generic, TypeVar
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from envs.settings import Settings
+from envs.simulator import WorldSettings
+
+AgentT = TypeVar("AgentT", bound=Settings)
+
+
+class RolloutSettings(Settings):
+    """How experience is collected."""
+
+    users: int = Field(32, ge=1)
+    """Users B that one runner serves at once; more is faster per user-step and staler per update."""
+    fragment: int = Field(10, ge=1)
+    """Steps that every user is served between two rounds of updates."""
+    runners: int = Field(0, ge=0)
+    """Remote env runners; 0 collects in the learner's process."""
+    mode: str = Field("sync", pattern="^(sync|async)$")
+    """With remote runners, ``sync`` waits for all of them each round; ``async`` takes what is ready."""
+
+
+class ReplaySettings(Settings):
+    """What is kept, and how much is learned from it."""
+
+    capacity: int = Field(100_000, ge=1)
+    """Transitions kept."""
+    ratio: float = Field(2.0, gt=0.0)
+    """Transitions trained on per transition collected, held exactly; more learns more from less data."""
+    batch_size: int = Field(64, ge=1)
+    """Transitions per update."""
+    learning_starts: int = Field(2_000, ge=0)
+    """User-steps collected before the first update."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.capacity < max(self.batch_size, self.learning_starts):
+            raise ValueError(
+                f"replay.capacity={self.capacity} must hold replay.batch_size={self.batch_size} and "
+                f"replay.learning_starts={self.learning_starts} transitions"
+            )
+        return self
+
+    def updates_due(self, user_steps: int) -> int:
+        """Updates that must have been made after ``user_steps`` user-steps, over the whole run."""
+        return int(max(user_steps - self.learning_starts, 0) * self.ratio / self.batch_size)
+
+
+class EvaluationSettings(Settings):
+    """Evaluation on validation users while training."""
+
+    every: int = Field(10_000, ge=0)
+    """User-steps between evaluations; 0 never evaluates."""
+    episodes: int = Field(256, ge=1)
+    """Users served per evaluation."""
+
+
+class TrainSettings(Settings, Generic[AgentT]):
+    """Everything that defines a training run, besides the simulator."""
+
+    steps: int = Field(100_000, ge=1)
+    """User-steps to collect."""
+    seed: int = Field(0, ge=0)
+    """Seed of weights, users, responses, exploration and replay."""
+    device: str = "cpu"
+    """Where simulator, policy, replay and losses live: cpu or cuda."""
+    report_every: int = Field(2_000, ge=1)
+    """User-steps between two reports: one iteration of RLlib."""
+    checkpoint_every: int = Field(10_000, ge=1)
+    """User-steps between checkpoints, rounded up to whole reports."""
+    world: WorldSettings = WorldSettings()
+    """The rules of the world."""
+    rollout: RolloutSettings = RolloutSettings()
+    """Collecting experience."""
+    replay: ReplaySettings = ReplaySettings()
+    """Keeping it."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """Watching progress."""
+    agent: AgentT
+    """The algorithm's own settings."""
