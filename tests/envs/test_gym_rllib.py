@@ -7,8 +7,11 @@ from envs.env_config import ENV_ID
 from envs.errors import UserError
 from envs.slate_env import SlateVectorEnv
 
-# RLlib registers the same temporary name for every runner of a process.
-pytestmark = pytest.mark.filterwarnings("ignore:.*Overriding environment rllib-single-agent-env")
+pytestmark = [
+    pytest.mark.ray,
+    # RLlib registers the same temporary name for every runner of a process.
+    pytest.mark.filterwarnings("ignore:.*Overriding environment rllib-single-agent-env"),
+]
 
 RULES = {"history_length": 5, "max_steps": 6}
 
@@ -34,7 +37,6 @@ def stock_runner(env_config, mode):
     return RandomRunner(config=config, worker_index=0)
 
 
-@pytest.mark.ray
 @pytest.mark.parametrize("mode", ["vector_entry_point", "sync"])
 def test_the_stock_runner_collects_whole_episodes(ray_session, small_world, mode):
     world = small_world()
@@ -55,7 +57,6 @@ def test_the_stock_runner_collects_whole_episodes(ray_session, small_world, mode
     runner.stop()
 
 
-@pytest.mark.ray
 def test_the_runner_seeds_the_environment(ray_session, small_world):
     config = {"world": small_world(users=1000), "settings": RULES}
     users = []
@@ -68,7 +69,6 @@ def test_the_runner_seeds_the_environment(ray_session, small_world):
     assert users[0] == users[1]
 
 
-@pytest.mark.ray
 @pytest.mark.parametrize("mode", ["vector_entry_point", "sync"])
 def test_the_stock_runner_refuses_a_misspelt_key(ray_session, small_world, mode):
     with pytest.raises(UserError, match=r"'env_config.setings'; did you mean 'env_config.settings'"):
@@ -76,7 +76,8 @@ def test_the_stock_runner_refuses_a_misspelt_key(ray_session, small_world, mode)
 
 
 def test_world_from_env_config_is_the_facades_world(small_world):
-    rllib = pytest.importorskip("envs.rllib")
+    from envs import rllib  # seconds: only the tests that need it wait
+
     env_config = {"world": small_world(), "settings": RULES}
     world, rules = rllib.world_from_env_config(env_config, "cpu")
     env = SlateVectorEnv(2, **env_config)
@@ -92,6 +93,7 @@ def test_world_from_env_config_is_the_facades_world(small_world):
     ],
 )
 def test_what_rllib_sets_and_what_nobody_knows_is_refused(small_world, key, message):
-    rllib = pytest.importorskip("envs.rllib")
+    from envs import rllib  # seconds: only the tests that need it wait
+
     with pytest.raises(UserError, match=message):
         rllib.world_from_env_config({"world": small_world(), key: 1})
