@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from envs.errors import UserError
 from envs.randomness import stream_seed
 from envs.response import FrozenResponse
 from envs.reward import (
@@ -131,13 +132,13 @@ class Simulator:
             stream: index of this simulator among those of one run (worker, evaluation, ...).
 
         Raises:
-            ValueError: the catalogue or the candidate sets cannot fill a slate.
+            UserError: the catalogue or the candidate sets cannot fill a slate.
         """
         pool = settings.candidates or world.num_items
         # Candidates can be used up (their slots then get no response); the catalogue cannot.
         used_up = settings.history_length if settings.repeats == "forbid" and not settings.candidates else 0
         if pool < world.slate_size + used_up or pool > world.num_items:
-            raise ValueError(
+            raise UserError(
                 f"slates of {world.slate_size} need between {world.slate_size + used_up} and "
                 f"{world.num_items} items to choose from, these settings leave {pool}: change candidates, "
                 "history_length or repeats"
@@ -182,7 +183,8 @@ class Simulator:
             slate: (B, K) int64 item indices in 1 … N.
             hold: (B,) bool, users left untouched (their entries in the result mean nothing).
         """
-        p = self.world.response.logits(self.world.response.user_vectors(self.user, self.history), slate)
+        known = slate.clamp(0, self.world.num_items)  # an id outside the tables would end the program on a GPU
+        p = self.world.response.logits(self.world.response.user_vectors(self.user, self.history), known)
         p = p.sigmoid_().masked_fill_(~self.may_show(slate), 0.0)
         # Drawn for held users too, so that a user's draws do not depend on who else is held.
         draws = torch.rand(slate.shape, generator=self._responses, device=slate.device)
