@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from envs.fit import FitReport
 
@@ -14,7 +15,7 @@ def draw_reliability(report: FitReport, path: Path) -> None:
 
     bins, model = report.reliability, report.quality["model"]
     limit = max(bins.predicted.max(), bins.observed.max()) * 1.05
-    left.plot([0, limit], [0, limit], color="0.7", linewidth=1, label="perfect")
+    left.plot([0, limit], [0, limit], color="0.7", linewidth=1, label="perfect calibration")
     left.plot(bins.predicted, bins.observed, "o-", color="C0", markersize=4, label="response model")
     left.set(
         xlabel="predicted response probability",
@@ -22,15 +23,16 @@ def draw_reliability(report: FitReport, path: Path) -> None:
         title=f"Held-out users: AUC {model.auc:.3f}, ECE {model.ece:.3f}",
         xlim=(0, limit),
         ylim=(0, limit),
+        aspect="equal",
     )
     left.legend(frameon=False)
 
     epochs = range(1, len(report.validation_log_loss) + 1)
-    right.plot(epochs, report.train_log_loss, color="C1", label="training users")
-    right.plot(epochs, report.validation_log_loss, color="C0", label="validation users")
-    best = min(report.validation_log_loss)
-    right.axvline(report.validation_log_loss.index(best) + 1, color="0.7", linewidth=1)
+    right.plot(epochs, report.train_log_loss, ".-", color="C1", label="training users (with dropout)")
+    right.plot(epochs, report.validation_log_loss, ".-", color="C0", label="validation users")
+    right.axvline(report.best_epoch, color="0.7", linewidth=1)
     right.set(xlabel="epoch", ylabel="log-loss (nats)", title="Fit; the line marks the kept epoch")
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.legend(frameon=False)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)

@@ -1,8 +1,8 @@
 """A fitted simulator on disk: the dataset it was fitted on and the response model, whole or not at all."""
 
-import pickle
+import hashlib
+import io
 import shutil
-import zipfile
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from envs.simulator import Population, World
 _DESCRIPTION = "simulator.json"
 _WEIGHTS = "response.pt"
 _DATASET = "dataset"
+RELIABILITY_PLOT = "reliability.png"
 _VERSION = 1
 
 
@@ -42,10 +43,13 @@ def save(
     from envs.plots import draw_reliability
 
     with new_directory(path, overwrite=overwrite) as draft:
-        shutil.copytree(data, draft / _DATASET)
-        torch.save(model.state_dict(), draft / _WEIGHTS)
+        (draft / _DATASET).mkdir()
+        for file in datasets.FILES:  # by name: the folder may hold more, such as this draft
+            shutil.copyfile(data / file, draft / _DATASET / file)
+        weights = _serialise(model)
+        (draft / _WEIGHTS).write_bytes(weights)
         write_json(draft / "report.json", report.to_json())
-        draw_reliability(report, draft / "reliability.png")
+        draw_reliability(report, draft / RELIABILITY_PLOT)
         write_json(draft / "run.json", provenance)
         write_json(
             draft / _DESCRIPTION,
@@ -53,6 +57,7 @@ def save(
                 "version": _VERSION,
                 "dataset": dataset.name,
                 "fingerprint": dataset.fingerprint,
+                "weights_sha256": hashlib.sha256(weights).hexdigest(),
                 "fit": settings.model_dump(mode="json"),
             },
         )
@@ -111,10 +116,24 @@ def load(path: Path) -> FittedWorld:
     dataset = datasets.load(path / _DATASET)
     if dataset.fingerprint != description.get("fingerprint"):
         raise UserError(f"{path} holds another dataset than it was fitted on: fit it again")
-    settings = FitSettings.from_mapping(description.get("fit", {}), where=f"{path / _DESCRIPTION}: fit")
+    fit = description.get("fit")
+    if not isinstance(fit, dict):
+        raise UserError(f"{path / _DESCRIPTION} does not say how the simulator was fitted: fit it again")
+    settings = FitSettings.from_mapping(fit, where=f"{path / _DESCRIPTION}: fit")
     model = ResponseModel(dataset.user_features.shape[1], dataset.item_features.shape[1], settings.model)
     try:
-        model.load_state_dict(torch.load(path / _WEIGHTS, weights_only=True))
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, KeyError):
+        weights = (path / _WEIGHTS).read_bytes()
+        # torch reads changed numbers without complaint, and meets other damage with a dozen exceptions.
+        if hashlib.sha256(weights).hexdigest() != description.get("weights_sha256"):
+            raise ValueError
+        model.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True))
+    except (OSError, ValueError, RuntimeError):
         raise UserError(f"{path / _WEIGHTS} is missing or damaged: fit the simulator again") from None
     return FittedWorld(dataset, model, settings)
+
+
+def _serialise(model: ResponseModel) -> bytes:
+    """The weights on the CPU: a simulator fitted on a GPU is served anywhere."""
+    buffer = io.BytesIO()
+    torch.save({name: value.cpu() for name, value in model.state_dict().items()}, buffer)
+    return buffer.getvalue()

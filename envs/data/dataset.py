@@ -26,6 +26,8 @@ class Split(IntEnum):
 
 _SPLIT_NAMES = np.array([split.name.lower() for split in Split], object)
 _DESCRIPTION = "dataset.json"
+FILES = ("users.parquet", "items.parquet", "sessions.parquet", _DESCRIPTION)
+"""Everything in a dataset's folder."""
 
 
 @dataclass(frozen=True, eq=False)
