@@ -47,11 +47,15 @@ class Evaluation:
 
     @property
     def return_ci95(self) -> tuple[float, float]:
-        """95% interval of the mean; a user's repeated visits count as one cluster."""
+        """95% interval of the mean; a user's repeated visits count as one cluster. NaN for a single user."""
         _, cluster = self.users.unique(return_inverse=True)
-        deviation = torch.zeros(int(cluster.max()) + 1, dtype=torch.float64, device=self.returns.device)
+        clusters = int(cluster.max()) + 1
+        deviation = torch.zeros(clusters, dtype=torch.float64, device=self.returns.device)
         deviation.index_add_(0, cluster, self.returns - self.returns.mean())
-        half = 1.96 * float(deviation.square().sum().sqrt()) / len(self.returns)
+        if clusters == 1:
+            return (float("nan"), float("nan"))
+        unbiased = (clusters / (clusters - 1)) ** 0.5
+        half = 1.96 * unbiased * float(deviation.square().sum().sqrt()) / len(self.returns)
         return (self.return_mean - half, self.return_mean + half)
 
     def summary(self) -> dict[str, object]:
