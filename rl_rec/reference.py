@@ -6,6 +6,7 @@ from torch import Tensor
 from envs.data.dataset import Dataset, Split
 from envs.progress import Progress, silent
 from envs.randomness import stream_seed
+from envs.reward import reward_table
 from envs.simulator import Observation, Simulator, World, WorldSettings
 from rl_rec.evaluation import evaluate
 from rl_rec.policy import Decision
@@ -45,21 +46,23 @@ class RankingPolicy:
 class OraclePolicy:
     """Knows the true response probabilities and maximises the reward of the current step.
 
-    For ``mean_with_cost``: the K most probable items. For ``sweet_point``, where K clicks are one too many:
-    K − 1 of them and the least probable item as a deliberate miss.
+    As many of the most probable items as the best reward has clicks, and the least probable ones as deliberate
+    misses: none for ``mean_with_cost``; one of 9 or 10 for ``sweet_point``, where K clicks are one too many.
     """
 
     def __init__(self, simulator: Simulator) -> None:
         self._simulator = simulator
         self._forbid = simulator.settings.repeats == "forbid"
-        self._misses = 1 if simulator.settings.reward == "sweet_point" else 0
+        slate_size = simulator.world.slate_size
+        self._clicks = int(reward_table(simulator.settings.reward, slate_size).argmax())
+        self._misses = slate_size - self._clicks
 
     def act(self, observation: Observation) -> Decision:
         """The best slate by true probability."""
         p = mask_scores(self._simulator.probabilities(), observation, self._forbid)
-        slate = top_k(p, self._simulator.world.slate_size - self._misses)
+        slate = top_k(p, self._clicks)
         if self._misses:
-            worst = p.masked_fill(p.isinf(), float("inf")).argmin(dim=1, keepdim=True)
+            worst = top_k(-p.masked_fill(p.isinf(), float("inf")), self._misses)
             slate = torch.cat([slate, worst], dim=1)
         return Decision(slate, {})
 

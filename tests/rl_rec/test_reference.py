@@ -1,0 +1,148 @@
+"""The reference policies: uniform, ranked, and the oracle that knows the world."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from envs.data.dataset import Split
+from envs.data.prepare import PrepareSettings, prepare
+from envs.data.synthetic import SyntheticSettings
+from envs.simulator import Simulator, World, WorldSettings
+from rl_rec.evaluation import evaluate
+from rl_rec.reference import OraclePolicy, RandomPolicy, RankingPolicy, popularity, search_ranking
+
+MakeWorld = Callable[..., World]
+RULES = WorldSettings(history_length=8)
+
+
+def simulator_with(world: World, users: int, **rules: object) -> Simulator:
+    simulator = Simulator(world, RULES.model_copy(update=rules), users, seed=0)
+    simulator.history = torch.zeros_like(simulator.history)
+    simulator.history[:, -3:] = torch.tensor([2, 30, 2])
+    if simulator.candidates is not None:
+        simulator.candidates = torch.tensor([2, 4, 6, 8, 10, 12]).expand(users, -1)
+    return simulator
+
+
+@pytest.mark.parametrize(
+    ("rules", "allowed"),
+    [
+        ({"repeats": "allow"}, range(1, 31)),
+        ({"repeats": "forbid"}, sorted({*range(1, 31)} - {2, 30})),
+        ({"repeats": "forbid", "candidates": 6}, [4, 6, 8, 10, 12]),
+    ],
+)
+def test_random_is_uniform_over_what_may_be_shown(small_world: MakeWorld, rules: dict, allowed):
+    users = 4000
+    simulator = simulator_with(small_world(), users, **rules)
+    slate = RandomPolicy(simulator, torch.Generator().manual_seed(0)).act(simulator.observation).slate
+    count = torch.bincount(slate.flatten(), minlength=31)
+    share = 4 / len(allowed)  # of the slates hold an item
+
+    assert sorted(count.nonzero().flatten().tolist()) == list(allowed)
+    spread = (users * share * (1 - share)) ** 0.5
+    assert ((count[list(allowed)] - users * share).abs() <= 4 * spread).all()
+    assert all(len(set(row)) == 4 for row in slate.tolist())
+
+
+def test_a_ranking_shows_its_best_that_may_be_shown(small_world: MakeWorld):
+    scores = torch.arange(31.0)
+    for repeats, expected in (("allow", [30, 29, 28, 27]), ("forbid", [29, 28, 27, 26])):
+        simulator = simulator_with(small_world(), 2, repeats=repeats)
+        assert RankingPolicy(simulator, scores).act(simulator.observation).slate.tolist() == [expected] * 2
+    simulator = simulator_with(small_world(), 2, candidates=6)
+    assert RankingPolicy(simulator, scores).act(simulator.observation).slate.tolist() == [[12, 10, 8, 6]] * 2
+    assert scores.tolist() == list(range(31)), "the ranking is not masked in place"
+
+
+@pytest.mark.parametrize("repeats", ["allow", "forbid"])
+def test_the_oracle_shows_the_most_probable_items(small_world: MakeWorld, repeats: str):
+    simulator = Simulator(small_world(), RULES.model_copy(update={"repeats": repeats}), num_users=8, seed=0)
+    slate = OraclePolicy(simulator).act(simulator.observation).slate
+    for row, p, history in zip(
+        slate.tolist(), simulator.probabilities().tolist(), simulator.history.tolist(), strict=True
+    ):
+        banned = {0, *(history if repeats == "forbid" else ())}
+        assert row == sorted({*range(31)} - banned, key=lambda item: -p[item])[:4]
+
+
+@pytest.mark.parametrize(("slate_size", "misses"), [(4, 0), (9, 1), (10, 1), (20, 2)])
+def test_the_oracle_leaves_the_misses_that_sweet_point_wants(
+    small_world: MakeWorld, slate_size: int, misses: int
+):
+    # P falls with the index. K clicks of 9 earn 0.9, K − 1 earn 0.978; of 4 slots all are worth a click.
+    world = small_world(slate=slate_size, logits=[3.0 - 0.2 * item for item in range(30)])
+    simulator = Simulator(world, WorldSettings(history_length=2, reward="sweet_point"), num_users=3, seed=0)
+    simulator.history = torch.tensor([[0, 0], [1, 30], [2, 0]])
+    slates = OraclePolicy(simulator).act(simulator.observation).slate.tolist()
+    for slate, history in zip(slates, simulator.history.tolist(), strict=True):
+        allowed = [item for item in range(1, 31) if item not in history]
+        assert slate[: slate_size - misses] == allowed[: slate_size - misses]
+        assert sorted(slate[slate_size - misses :]) == allowed[len(allowed) - misses :]
+
+
+def test_the_oracle_is_best_and_random_worst(small_world: MakeWorld):
+    world = small_world()
+    makers = (
+        lambda s: RandomPolicy(s, torch.Generator().manual_seed(0)),
+        lambda s: RankingPolicy(s, search_ranking(world, RULES, torch.zeros(31), 0, users=64, rounds=2)),
+        OraclePolicy,
+    )
+    random, ranking, oracle = (evaluate(world, RULES, make, 512, seed=1).return_mean for make in makers)
+
+    assert random < ranking < oracle
+
+
+def test_popularity_counts_the_likes_of_training_users():
+    planted = SyntheticSettings(users=30, items=25, sessions_per_user=4)
+    dataset = prepare("synthetic", None, PrepareSettings(slate_size=4, synthetic=planted))
+    expected = np.zeros(26)
+    for user, items, feedback in zip(
+        dataset.session_user, dataset.session_items, dataset.session_feedback, strict=True
+    ):
+        for item, liked in zip(items, feedback, strict=True):
+            expected[item] += liked and dataset.user_split[user] == Split.TRAIN
+
+    assert popularity(dataset).tolist() == expected.tolist()
+
+
+def test_the_search_finds_a_better_ranking_than_its_start(small_world: MakeWorld):
+    # Items 1 … 30 with P rising in the index, and a start that ranks them the wrong way round.
+    world = small_world(logits=[-3.0 + 0.2 * item for item in range(30)])
+    worst = -torch.arange(31.0)
+
+    def reached(scores: torch.Tensor) -> float:
+        return evaluate(world, RULES, lambda s: RankingPolicy(s, scores), 128, seed=9).return_mean
+
+    found = search_ranking(world, RULES, worst, seed=0, users=64, rounds=2, population=4)
+    again = search_ranking(world, RULES, worst, seed=0, users=64, rounds=2, population=4)
+    other = search_ranking(world, RULES, worst, seed=1, users=64, rounds=2, population=4)
+
+    assert reached(found) > reached(worst) + 1.0
+    assert reached(found) > 0.9 * reached(torch.arange(31.0))
+    assert torch.equal(found, again) and not torch.equal(found, other)
+    assert worst.tolist() == (-torch.arange(31.0)).tolist(), "the start is left as it was"
+
+
+def test_the_search_never_returns_less_than_its_start(small_world: MakeWorld):
+    # The start is the best order there is: on the search's own users nothing may come out below it.
+    world = small_world(logits=[-3.0 + 0.2 * item for item in range(30)])
+    best = torch.arange(31.0)
+    found = search_ranking(world, RULES, best, seed=0, users=64, rounds=1, population=3)
+
+    def reached(scores: torch.Tensor) -> float:
+        return evaluate(world, RULES, lambda s: RankingPolicy(s, scores), 64, seed=0).return_mean
+
+    assert reached(found) >= reached(best)
+
+
+def test_the_search_reports_its_rounds(small_world: MakeWorld):
+    reports: list[tuple[int, int]] = []
+    search_ranking(
+        small_world(), RULES, torch.zeros(31), 0, users=8, rounds=2, population=3,
+        progress=lambda done, total, message="": reports.append((done, total)),
+    )  # fmt: skip
+
+    assert reports == [(1, 2), (2, 2)]
