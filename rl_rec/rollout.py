@@ -63,19 +63,20 @@ class EpisodeStatistics:
         return figures
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All sums."""
+        """All sums, as copies: they change in place."""
         return {
-            "return": self._return,
-            "depth": self._depth,
-            "shown": self._shown,
-            "sums": self._sums,
+            "return": self._return.clone(),
+            "depth": self._depth.clone(),
+            "shown": self._shown.clone(),
+            "sums": self._sums.clone(),
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from ``state_dict``."""
-        device = self._sums.device
-        self._return, self._depth = state["return"].to(device), state["depth"].to(device)
-        self._shown, self._sums = state["shown"].to(device), state["sums"].to(device)
+        self._return.copy_(state["return"])
+        self._depth.copy_(state["depth"])
+        self._shown.copy_(state["shown"])
+        self._sums.copy_(state["sums"])
 
 
 class Rollout:
