@@ -1,0 +1,157 @@
+"""The fit: what it learns, when it stops, whom it may look at."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from envs import fit as fitting
+from envs.data.dataset import Dataset, Split
+from envs.errors import UserError
+from envs.fit import FitReport, FitSettings, Slates, fit
+from envs.response import ResponseModel, ResponseSettings
+
+SMALL = FitSettings(
+    model=ResponseSettings(dim=16, hidden=32), history_length=20, lr=1e-2, batch_size=128, epochs=12
+)
+ONE_EPOCH = SMALL.model_copy(update={"epochs": 1})
+
+
+@pytest.fixture(scope="module")
+def fitted(dataset: Dataset) -> tuple[ResponseModel, FitReport]:
+    return fit(dataset, SMALL)
+
+
+@pytest.fixture
+def without_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of the model alone: the references take as long as a small fit."""
+    monkeypatch.setattr(fitting, "_references", lambda *_: {})
+
+
+def flip(dataset: Dataset, split: Split) -> Dataset:
+    """The same logs with the responses of one split's users turned around."""
+    feedback = dataset.session_feedback.copy()
+    rows = dataset.sessions_in(split)
+    feedback[rows] = (1 - feedback[rows]) * (dataset.session_items[rows] > 0)
+    return replace(dataset, session_feedback=feedback)
+
+
+def predict(model: ResponseModel, dataset: Dataset, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities and responses of what the users of ``split`` were shown."""
+    slates = Slates.of_split(dataset, split, SMALL.history_length, torch.device("cpu"))
+    profiles, features = map(torch.from_numpy, (dataset.user_features, dataset.item_features))
+    with torch.no_grad():
+        logits = model(profiles[slates.user], slates.history, slates.items, features)
+    shown = slates.items > 0
+    return logits[shown].sigmoid().double().numpy(), slates.feedback[shown].numpy()
+
+
+def test_planted_tastes_are_recovered(fitted: tuple[ResponseModel, FitReport]):
+    quality = fitted[1].quality
+
+    assert quality["model"].auc > quality["popularity"].auc + 0.1
+    assert quality["model"].log_loss < quality["popularity"].log_loss - 0.02
+    assert quality["base_rate"].auc == 0.5
+    assert quality["gradient_boosting"].auc > quality["popularity"].auc
+
+
+def test_the_report_is_of_the_test_users(dataset: Dataset, fitted: tuple[ResponseModel, FitReport]):
+    model, report = fitted
+    probability, response = predict(model, dataset, Split.TEST)
+
+    assert report.rows == len(response)
+    expected = -np.log(np.where(response == 1, probability, 1 - probability)).mean()
+    assert report.quality["model"].log_loss == pytest.approx(expected, abs=1e-6)
+    train = dataset.session_items[dataset.sessions_in(Split.TRAIN)] > 0
+    base = dataset.session_feedback[dataset.sessions_in(Split.TRAIN)][train].mean()
+    assert report.quality["base_rate"].ece == pytest.approx(abs(base - response.mean()))
+
+
+def test_early_stopping_keeps_the_best_epoch(
+    dataset: Dataset, without_references: None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(fitting, "_calibrate", lambda *_: None)
+    overfit = SMALL.model_copy(update={"lr": 0.05, "epochs": 40, "patience": 3})
+    model, report = fit(dataset, overfit)
+    curve = report.validation_log_loss
+    probability, response = predict(model, dataset, Split.VALIDATION)
+
+    assert report.best_epoch == 1 + int(np.argmin(curve))
+    assert len(curve) == report.best_epoch + 3 < 40
+    assert max(curve) > min(curve) + 0.01, "otherwise every epoch is as good"
+    reached = -np.log(np.where(response == 1, probability, 1 - probability)).mean()
+    assert reached == pytest.approx(min(curve), abs=1e-6)
+
+
+def test_the_seed_decides_the_weights(dataset: Dataset, without_references: None):
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    states = []
+    for seed in (3, 3, 4):
+        model, _ = fit(dataset, ONE_EPOCH.model_copy(update={"seed": seed}))
+        states.append(model.state_dict())
+
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not torch.equal(states[0]["fuse.weight"], states[2]["fuse.weight"])
+    assert torch.equal(torch.get_rng_state(), before), "the global generator is left as it was"
+    assert not model.training
+
+
+@pytest.mark.parametrize("split", list(Split))
+def test_each_split_has_its_use(dataset: Dataset, without_references: None, split: Split):
+    # Training users give the weights of the one epoch, validation users the calibration, test users the report.
+    (one, report), (other, again) = fit(dataset, ONE_EPOCH), fit(flip(dataset, split), ONE_EPOCH)
+    weights_differ = not torch.equal(one.fuse.weight, other.fuse.weight)
+    calibration_differs = not torch.equal(one.scale, other.scale)
+
+    assert weights_differ == (split == Split.TRAIN)
+    assert calibration_differs == (split != Split.TEST)
+    assert report.quality["model"] != again.quality["model"]
+
+
+def test_calibrated_predictions_agree_with_the_validation_users(
+    dataset: Dataset, fitted: tuple[ResponseModel, FitReport]
+):
+    # Platt scaling makes the mean prediction equal the observed rate where it is fitted, and only there.
+    probability, response = predict(fitted[0], dataset, Split.VALIDATION)
+
+    assert probability.mean() == pytest.approx(response.mean(), abs=1e-4)
+
+
+def test_training_slates_hold_what_was_liked_before(dataset: Dataset):
+    slates = Slates.of_split(dataset, Split.TRAIN, 6, torch.device("cpu"))
+    rows = dataset.sessions_in(Split.TRAIN)
+
+    assert slates.history.tolist() == dataset.history(rows, 6).tolist()
+    assert slates.items.tolist() == dataset.session_items[rows].tolist()
+    assert set(slates.user.tolist()) <= set(dataset.users_in(Split.TRAIN).tolist())
+
+
+@pytest.mark.parametrize("split", list(Split))
+def test_a_split_without_users_is_refused(dataset: Dataset, split: Split):
+    elsewhere = Split.TEST if split == Split.TRAIN else Split.TRAIN
+    users = np.where(dataset.user_split == split, elsewhere, dataset.user_split).astype(np.int8)
+
+    with pytest.raises(UserError, match=f"the {split.name.lower()} users of synthetic"):
+        fit(replace(dataset, user_split=users), ONE_EPOCH)
+
+
+def test_responses_of_one_kind_are_refused(dataset: Dataset):
+    nobody_likes = replace(dataset, session_feedback=np.zeros_like(dataset.session_feedback))
+
+    with pytest.raises(UserError, match="needs both positive and negative"):
+        fit(nobody_likes, ONE_EPOCH)
+
+
+def test_a_fit_that_diverges_is_one_line(dataset: Dataset, without_references: None):
+    with pytest.raises(UserError, match=r"diverged in epoch .*: lower lr, now 1e\+30"):
+        fit(dataset, SMALL.model_copy(update={"lr": 1e30}))
+
+
+def test_progress_tells_of_every_epoch_and_reaches_its_end(dataset: Dataset, without_references: None):
+    reports: list[tuple[int, int]] = []
+    settings = ONE_EPOCH.model_copy(update={"epochs": 3})
+    fit(dataset, settings, progress=lambda done, total, message="": reports.append((done, total)))
+
+    assert reports == [(1, 3), (2, 3), (3, 3), (3, 3)]

@@ -1,0 +1,81 @@
+"""Masks, top-K, and draws without replacement against their exact probabilities."""
+
+from itertools import permutations
+
+import pytest
+import torch
+
+from envs.simulator import Observation
+from rl_rec.slates import mask_scores, sample_without_replacement, top_k
+
+INF = float("inf")
+OBSERVATION = Observation(user=torch.tensor([0, 1]), history=torch.tensor([[0, 2, 2], [0, 0, 0]]))
+
+
+def test_masks_by_hand():
+    free = mask_scores(torch.zeros(2, 5), OBSERVATION, forbid_repeats=False)
+    forbid = mask_scores(torch.zeros(2, 5), OBSERVATION, forbid_repeats=True)
+
+    assert free.tolist() == [[-INF, 0, 0, 0, 0]] * 2
+    assert forbid.tolist() == [[-INF, 0, -INF, 0, 0], [-INF, 0, 0, 0, 0]]
+
+
+def test_candidates_keep_their_scores_and_others_lose_theirs():
+    scores = torch.arange(10.0).reshape(2, 5)
+    masked = mask_scores(
+        scores, OBSERVATION._replace(candidates=torch.tensor([[1, 2], [4, 3]])), forbid_repeats=True
+    )
+
+    assert masked.tolist() == [[-INF, 1, -INF, -INF, -INF], [-INF, -INF, -INF, 8, 9]]
+
+
+def test_compact_ids_are_masked_alike():
+    # Replay stores int32.
+    compact = Observation(*(column.int() for column in OBSERVATION[:2]), torch.tensor([[1, 2], [4, 3]]).int())
+    wide = Observation(*(column.long() for column in compact))
+
+    assert torch.equal(*(mask_scores(torch.ones(2, 5), o, True) for o in (compact, wide)))
+
+
+def test_top_k_is_best_first():
+    assert top_k(torch.tensor([[-INF, 0.1, 0.7, 0.3], [-INF, 3.0, 1.0, 2.0]]), 2).tolist() == [[2, 3], [1, 3]]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_draws_follow_the_sequential_softmax(temperature: float):
+    # Two of items 1 … 3, in order: P(i, j) = p_i · p_j / (1 − p_i); item 4 is forbidden.
+    draws = 40_000
+    scores = torch.tensor([-INF, 0.0, 1.0, -0.5, -INF])
+    p = torch.softmax(scores / temperature, dim=0).tolist()
+    slates = sample_without_replacement(
+        scores.expand(draws, -1), 2, temperature, torch.Generator().manual_seed(0)
+    )
+    count = torch.bincount(slates[:, 0] * 5 + slates[:, 1], minlength=25).tolist()
+
+    assert sum(count[5 * i + j] for i, j in permutations((1, 2, 3), 2)) == draws
+    for i, j in permutations((1, 2, 3), 2):
+        expected = p[i] * p[j] / (1 - p[i])
+        deviation = (expected * (1 - expected) / draws) ** 0.5
+        assert count[5 * i + j] / draws == pytest.approx(expected, abs=4 * deviation), (i, j)
+
+
+def test_no_item_is_drawn_twice_and_no_forbidden_one_at_all():
+    scores = torch.randn(500, 12, generator=torch.Generator().manual_seed(0))
+    scores[:, 0] = scores[:, 3] = scores[:, 7] = -INF
+    slates = sample_without_replacement(scores, 9, 3.0, torch.Generator().manual_seed(1))
+
+    assert slates.sort(dim=1).values.tolist() == [[1, 2, 4, 5, 6, 8, 9, 10, 11]] * 500
+
+
+def test_a_small_temperature_is_top_k():
+    scores = torch.randn(50, 12, generator=torch.Generator().manual_seed(0))
+    slates = sample_without_replacement(scores, 4, 1e-6, torch.Generator().manual_seed(1))
+
+    assert torch.equal(slates, top_k(scores, 4))
+
+
+def test_the_generator_decides_the_draws():
+    scores = torch.zeros(20, 12)
+    slates = [sample_without_replacement(scores, 4, 1.0, torch.Generator().manual_seed(s)) for s in (0, 0, 1)]
+
+    assert torch.equal(slates[0], slates[1]) and not torch.equal(slates[0], slates[2])
