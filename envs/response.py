@@ -6,8 +6,9 @@ Item 0 is padding everywhere: a zero feature row, masked in attention.
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from envs.settings import Settings
 
@@ -23,6 +24,12 @@ class ResponseSettings(Settings):
     """Hidden units of the profile's, the items' and the item bias' MLPs."""
     dropout: float = Field(0.3, ge=0.0, lt=1.0)
     """Dropout on item vectors and the fused user vector while fitting; never in the simulator."""
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> Self:
+        if self.dim % self.heads:
+            raise ValueError(f"heads is {self.heads}, expected a divisor of dim ({self.dim})")
+        return self
 
 
 class ResponseModel(nn.Module):
@@ -41,8 +48,6 @@ class ResponseModel(nn.Module):
     def __init__(self, num_user_features: int, num_item_features: int, settings: ResponseSettings) -> None:
         super().__init__()
         dim = settings.dim
-        if dim % settings.heads:
-            raise ValueError(f"heads ({settings.heads}) must divide dim ({dim})")
         self.heads = settings.heads
         self.profile = _mlp(num_user_features, settings.hidden, dim)
         self.item = _mlp(num_item_features, settings.hidden, dim)

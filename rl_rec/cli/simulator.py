@@ -1,0 +1,104 @@
+"""`rl-rec simulator`: from a dataset to a calibrated simulator of its users."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Group
+from rich.table import Table
+
+from envs.errors import UserError
+from rl_rec.cli.options import (
+    device_option,
+    json_option,
+    overridden,
+    overwrite_option,
+    refuse_existing,
+    seed_option,
+    set_option,
+)
+from rl_rec.cli.output import emit, entries_table
+from rl_rec.cli.progress import reporting
+
+
+@click.group(epilog="Example: rl-rec simulator fit --data data/ml-1m --out simulators/ml-1m")
+def simulator() -> None:
+    """Fit the user simulator to a dataset and check its calibration."""
+
+
+@simulator.command(
+    epilog="Example: rl-rec simulator fit --data data/ml-1m --out simulators/ml-1m --set model.dim=64 --seed 1"
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of the dataset, from rl-rec data prepare.",
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the simulator to write.")
+@set_option
+@seed_option
+@device_option
+@overwrite_option
+@json_option
+def fit(
+    data: Path,
+    out: Path,
+    assignments: tuple[str, ...],
+    seed: int | None,
+    device: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Fit the user response model and measure it on held-out users.
+
+    Writes the simulator, its held-out quality beside that of simpler predictors, and a reliability plot.
+    """
+    from envs import world_folder
+    from envs.data.dataset import load
+    from envs.fit import FitSettings
+    from envs.fit import fit as fit_response
+    from rl_rec.provenance import describe_run
+
+    settings = overridden(FitSettings(), assignments, seed)
+    refuse_existing(out, overwrite)
+    if data.resolve().is_relative_to(out.resolve()):
+        raise UserError(f"{out} holds the dataset {data}, which would be overwritten: name another folder")
+    started_s = time.perf_counter()
+    dataset = load(data)
+    run = describe_run(settings, settings.seed, dataset.fingerprint, device)
+    with reporting("fitting") as progress:
+        model, report = fit_response(dataset, settings, device, progress)
+        world_folder.save(out, data, dataset, model, settings, report, run, overwrite=overwrite)
+    result = {
+        "path": out,
+        "dataset": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        **report.to_json(),
+        "epochs": len(report.validation_log_loss),
+        "best_epoch": report.best_epoch,
+        "reliability_plot": out / world_folder.RELIABILITY_PLOT,
+        "seconds": round(time.perf_counter() - started_s, 3),
+    }
+    emit(result, as_json, _table)
+
+
+def _table(result: Mapping[str, Any]) -> Group:
+    quality = Table(box=None, pad_edge=False)
+    quality.add_column("held-out users", no_wrap=True)
+    for heading in ("AUC", "log-loss", "ECE"):
+        quality.add_column(heading, justify="right")
+    for name, figures in result["quality"].items():
+        row = (f"{figures[key]:.4f}" for key in ("auc", "log_loss", "ece"))
+        quality.add_row(name.replace("_", " "), *row, style="bold" if name == "model" else None)
+    entries = {
+        "simulator": str(result["path"]),
+        "dataset": result["dataset"],
+        "held_out_responses": result["held_out_responses"],
+        "epochs": f"{result['epochs']} (best: {result['best_epoch']})",
+        "reliability_plot": str(result["reliability_plot"]),
+        "seconds": result["seconds"],
+    }
+    return Group(quality, "", entries_table(entries))

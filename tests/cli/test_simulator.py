@@ -1,0 +1,125 @@
+"""`rl-rec simulator fit` on a small synthetic dataset: what it writes, prints and refuses."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from envs import world_folder
+from rl_rec.cli.main import main
+
+QUICK = ["--set", "epochs=2", "--set", "model.dim=8", "--set", "model.hidden=8", "--set", "history_length=6"]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("prepared") / "data"
+    small = ["--set", "synthetic.users=40", "--set", "synthetic.items=30", "--set", "slate_size=4"]
+    assert main(["data", "prepare", "synthetic", "--out", str(out), *small]) == 0
+    return out
+
+
+@pytest.fixture
+def data(prepared: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(prepared, tmp_path / "data"))
+
+
+def fit(data: Path, out: Path, *more: str) -> int:
+    return main(["simulator", "fit", "--data", str(data), "--out", str(out), *QUICK, *more])
+
+
+def test_the_json_describes_the_simulator_on_disk(data, tmp_path, capsys):
+    assert fit(data, tmp_path / "sim", "--seed", "3", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    fitted = world_folder.load(tmp_path / "sim")
+    run = json.loads((tmp_path / "sim" / "run.json").read_text())
+
+    assert result["fingerprint"] == fitted.dataset.fingerprint == run["data_fingerprint"]
+    assert (fitted.settings.seed, fitted.settings.model.dim, run["seed"]) == (3, 8, 3)
+    assert run["config"] == fitted.settings.model_dump()
+    assert set(result["quality"]) == {"model", "base_rate", "popularity", "gradient_boosting"}
+    assert set(result["quality"]["model"]) == {"auc", "log_loss", "ece"}
+    assert Path(result["reliability_plot"]).read_bytes().startswith(b"\x89PNG")
+    assert result["epochs"] == 2 and result["best_epoch"] in (1, 2)
+
+
+def test_a_person_reads_a_table(data, tmp_path, capsys):
+    assert fit(data, tmp_path / "sim") == 0
+    out = capsys.readouterr().out
+    for word in ("AUC", "log-loss", "ECE", "model", "base rate", "popularity", "gradient boosting", "seconds"):
+        assert word in out
+    assert "reliability.png" in out
+
+
+def test_the_seed_decides_the_simulator(data, tmp_path, capsys):
+    qualities = []
+    for index, seed in enumerate(("3", "3", "4")):
+        assert fit(data, tmp_path / str(index), "--seed", seed, "--json") == 0
+        qualities.append(json.loads(capsys.readouterr().out)["quality"]["model"])
+    assert qualities[0] == qualities[1] != qualities[2]
+
+
+def test_an_existing_output_is_refused_before_the_work(data, tmp_path, capsys, monkeypatch):
+    (tmp_path / "sim").mkdir()
+    (tmp_path / "sim" / "precious.txt").write_text("mine")
+    monkeypatch.setattr("envs.data.dataset.load", lambda *_: pytest.fail("the work started"))
+    assert fit(data, tmp_path / "sim") == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (tmp_path / "sim" / "precious.txt").read_text() == "mine"
+
+
+def test_overwrite_replaces_the_output(data, tmp_path):
+    assert fit(data, tmp_path / "sim", "--seed", "1") == 0
+    assert fit(data, tmp_path / "sim", "--seed", "2", "--overwrite") == 0
+    assert world_folder.load(tmp_path / "sim").settings.seed == 2
+
+
+@pytest.mark.parametrize("out", [".", "data"])
+def test_the_dataset_is_never_overwritten(data, tmp_path, capsys, out):
+    assert fit(data, tmp_path / out, "--overwrite") == 2
+    assert "holds the dataset" in capsys.readouterr().err
+    assert (data / "dataset.json").exists()
+
+
+def without(name: str):
+    return lambda data: (data / name).unlink()
+
+
+def damaged(name: str):
+    return lambda data: (data / name).write_bytes((data / name).read_bytes()[:100])
+
+
+@pytest.mark.parametrize(
+    ("damage", "more", "expected"),
+    [
+        (shutil.rmtree, [], "data is not a dataset (make one with: rl-rec data prepare)"),
+        (without("dataset.json"), [], "data is not a dataset"),
+        (without("items.parquet"), [], "items.parquet is missing"),
+        (damaged("sessions.parquet"), [], "sessions.parquet is not a whole Parquet file"),
+        (None, ["--set", "epoch=3"], "did you mean 'epochs'"),
+        (None, ["--set", "model.dmi=3"], "did you mean 'model.dim'"),
+        (None, ["--set", "model.heads=3"], "heads is 3, expected a divisor of dim (8)"),
+        (None, ["--set", "lr=0"], "lr: "),
+        (None, ["--set", "lr=1e30"], "diverged in epoch 1: lower lr"),
+        (None, ["--seed", "-1"], "--seed"),
+        (None, ["--seed", "1", "--set", "seed=2"], "give the seed once"),
+        (None, ["--device", "tpu"], "unknown device 'tpu'"),
+        (None, ["--device", "cuda:99"], "device 'cuda:99' is not available"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(data, tmp_path, capsys, damage, more, expected):
+    if damage:
+        damage(data)
+    assert fit(data, tmp_path / "sim", *more) == 2
+    captured = capsys.readouterr()
+    assert expected in captured.err and captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert [path.name for path in tmp_path.iterdir() if path.name != "data"] == []
+
+
+@pytest.mark.parametrize("arguments", [["simulator", "-h"], ["simulator", "fit", "-h"]])
+def test_every_help_ends_with_an_example(arguments, capsys):
+    assert main(arguments) == 0
+    last_paragraph = capsys.readouterr().out.strip().split("\n\n")[-1]
+    assert last_paragraph.strip().startswith("Example: rl-rec simulator fit ")
