@@ -12,7 +12,6 @@ from typing_extensions import Self
 
 from envs.settings import Settings
 
-
 _USERS_IN_CACHE = 64
 """Users whose attention weights a core's cache holds; more at once take up to twice the time on a CPU."""
 
@@ -172,8 +171,8 @@ class FrozenResponse:
     def _pooled(self, query: Tensor, history: Tensor) -> Tensor:
         """What each cross-attention head reads from the history: Σ_t α_t o_t with o = A·v.
 
-        The self-attention's output o (H × H × D multiplications) is never formed: α needs query·o = A·(v·query),
-        and Σ_t α_t o_t = (α·A)·v. Products stand with the short side first, which is the fast order.
+        The self-attention's output o (H × H × D multiplications) is never formed: α needs query·o = A·(v·query)
+        and the sum is (α·A)·v. Products stand with the short side first, which is the fast order.
 
         Args:
             query: (B, heads, D).
