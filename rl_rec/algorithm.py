@@ -7,6 +7,7 @@ into the same ones.
 """
 
 import functools
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
@@ -20,6 +21,7 @@ from typing_extensions import Self
 from envs.env_config import ENV_ID
 from envs.randomness import stream_seed
 from envs.rllib import world_from_env_config
+from rl_rec import checkpoint
 from rl_rec import metrics as names
 from rl_rec.env_runner import BatchedEnvRunner, Columns
 from rl_rec.evaluation import evaluate
@@ -239,6 +241,20 @@ class OffPolicyAlgorithm(Algorithm):
             "runners": {index or 0: runner for index, runner in runners},
         }
         return state
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Save everything, and last what tells that everything was saved."""
+        super().save_checkpoint(checkpoint_dir)
+        checkpoint.seal(Path(checkpoint_dir))
+
+    def load_checkpoint(self, checkpoint_dir: str) -> None:
+        """Go on from a whole checkpoint.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        checkpoint.verify(Path(checkpoint_dir))
+        super().load_checkpoint(checkpoint_dir)
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take over ``get_state``'s state."""

@@ -26,6 +26,7 @@ class OffPolicyLearner(TorchLearner):
     def build(self) -> None:
         """Build module, targets and the generator of the dropout masks."""
         super().build()
+        self._tau = self.config.train_settings().agent.tau
         self._sums: dict[str, Tensor] = {}
         self._count = 0
         seed = stream_seed(self.config.train_settings().seed, self._learner_index or 0, 4)
@@ -62,12 +63,9 @@ class OffPolicyLearner(TorchLearner):
             optimizer.step()
         targets, networks = self._followed
         with torch.no_grad():
-            torch._foreach_lerp_(targets, networks, self.config.train_settings().agent.tau)
+            torch._foreach_lerp_(targets, networks, self._tau)
         self._count += 1
         return outputs, per_module, {}
-
-    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        """Targets were moved after each minibatch."""
 
     def drain_figures(self) -> dict[str, float]:
         """Mean losses and watched values since the last call: one host sync.

@@ -72,6 +72,8 @@ class TrainSettings(Settings, Generic[AgentT]):
     """User-steps between two reports: one iteration of RLlib."""
     checkpoint_every: int = Field(10_000, ge=1)
     """User-steps between checkpoints, rounded up to whole reports."""
+    lr_final: float = Field(0.0, ge=0.0, le=1.0)
+    """Share of the agent's learning rates left at the end of the run, reached linearly; 1: constant."""
     world: WorldSettings = WorldSettings()
     """The rules of the world."""
     rollout: RolloutSettings = RolloutSettings()

@@ -16,6 +16,7 @@ class HACLearner(OffPolicyLearner):
     def configure_optimizers_for_module(self, module_id: str, config: AlgorithmConfig | None = None) -> None:
         """Adam for encoder, hyper-actor and item encoder, and another for the critic."""
         module = self.module[module_id].unwrapped()
+        run = self.config.train_settings()
         groups = {
             "actor": (module.networks.policy_parameters(), module.settings.actor_lr),
             "critic": (list(module.networks.critic.parameters()), module.settings.critic_lr),
@@ -26,7 +27,7 @@ class HACLearner(OffPolicyLearner):
                 optimizer_name=name,
                 optimizer=torch.optim.Adam(parameters, lr=lr, fused=True),
                 params=parameters,
-                lr_or_lr_schedule=lr,
+                lr_or_lr_schedule=[[0, lr], [run.steps, lr * run.lr_final]],
             )
 
     def loss_terms(

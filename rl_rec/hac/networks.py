@@ -113,7 +113,7 @@ class HACNetworks(nn.Module):
             HyperNetworkScorer(dim, settings.scorer_hidden) if settings.scorer == "hyper_network" else None
         )
         # Level of the response probability, in the supervised loss only: it cannot change a ranking.
-        self.response_bias = nn.Parameter(torch.zeros(()))
+        self.response_bias = nn.Parameter(torch.zeros(1))
         self.critic = Critic(dim, settings.critic_hidden)
 
     def tables(self, item_features: Tensor) -> CatalogueTables:

@@ -1,10 +1,14 @@
 """HAC in a rollout: hyper-action, exploration, effect action."""
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from envs.simulator import Observation
+from envs.errors import UserError
+from envs.simulator import Observation, World, WorldSettings
 from rl_rec.hac.config import HACSettings
 from rl_rec.hac.networks import CatalogueTables, HACNetworks
 from rl_rec.policy import Decision
@@ -56,3 +60,31 @@ class HACPolicy:
             slate = top_k(scores, self.slate_size)
         extras = {"hyper_action": z} if self.settings.critic_action == "hyper" else {}
         return Decision(slate, extras)
+
+
+def load_policy(
+    weights: Mapping[str, ArrayLike], world: World, rules: WorldSettings, settings: HACSettings
+) -> HACPolicy:
+    """The greedy policy of a saved ``HACModule``.
+
+    Args:
+        weights: arrays by name, with the prefix ``networks.``; others are ignored.
+        world: where it is to serve, with the features it was trained on.
+        rules: that world's rules.
+        settings: the agent's.
+
+    Raises:
+        UserError: the weights do not fit the world's features or the settings.
+    """
+    users, items = world.profiles.shape[1], world.item_features.shape[1]
+    networks = HACNetworks(users, items, rules.history_length, settings)
+    prefix = "networks."
+    state = {k.removeprefix(prefix): torch.as_tensor(v) for k, v in weights.items() if k.startswith(prefix)}
+    try:
+        networks.load_state_dict(state)
+    except RuntimeError as error:
+        problem = str(error).splitlines()[-1].strip()
+        raise UserError(f"the run's weights do not fit this simulator's features: {problem}") from None
+    networks = networks.to(world.device).eval()
+    forbid = rules.repeats == "forbid"
+    return HACPolicy(networks, world.profiles, world.item_features, world.slate_size, forbid, settings)

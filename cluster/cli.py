@@ -1,0 +1,129 @@
+"""`rl-rec train` and `rl-rec quickstart`: the verbs that place work on Ray."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from envs.errors import UserError
+from rl_rec.cli.options import device_option, json_option, overwrite_option, set_option
+from rl_rec.cli.output import console, emit
+from rl_rec.cli.progress import reporting
+
+
+@click.command(
+    epilog="Example: rl-rec train hac --simulator worlds/ml-100k --steps 100000 --seed 1 --out runs/hac "
+    "--set agent.exploration.sigma=0.2"
+)
+@click.argument("algorithm", required=False)
+@click.option("--simulator", type=click.Path(path_type=Path), help="A folder that rl-rec simulator fit wrote.")
+@click.option("--steps", type=click.IntRange(min=1), help="User-steps to collect.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of all randomness.")
+@click.option("--out", type=click.Path(path_type=Path), help="The run folder to write.")
+@click.option("--resume", "resume_path", type=click.Path(path_type=Path), help="Go on with this run instead.")
+@click.option("--address", help="A running Ray cluster; by default Ray is started here.")
+@set_option
+@click.option("--device", help="Where to compute: cpu, cuda or cuda:<index>.")
+@json_option
+def train(
+    algorithm: str | None,
+    simulator: Path | None,
+    steps: int | None,
+    seed: int | None,
+    out: Path | None,
+    resume_path: Path | None,
+    address: str | None,
+    assignments: Sequence[str],
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Train ALGORITHM (hac) inside a simulator, or go on with an interrupted run.
+
+    The run folder holds configuration, versions, commit, data fingerprint and seed (run.json), results,
+    TensorBoard events, checkpoints and a picture of the learning curve.
+    """
+    new = {"ALGORITHM": algorithm, "--simulator": simulator, "--out": out}
+    if resume_path is not None:
+        extra = {**new, "--steps": steps, "--seed": seed, "--device": device, "--set": assignments or None}
+        given = [name for name, value in extra.items() if value is not None]
+        if given:
+            raise UserError(f"--resume goes on with the run's own settings: leave out {', '.join(given)}")
+    elif missing := [name for name, value in new.items() if value is None]:
+        raise UserError(f"missing {', '.join(missing)} (or --resume RUN)")
+
+    from rl_rec.agents import find_agent
+    from rl_rec.cli.options import check_device
+    from rl_rec.run_folder import RunFolder
+
+    if resume_path is not None:
+        run = RunFolder(resume_path)
+        settings = run.settings
+    else:
+        assert algorithm is not None and out is not None
+        if out.exists():
+            raise UserError(f"{out} exists already; name another folder, or: rl-rec train --resume {out}")
+        agent = find_agent(algorithm)
+        fields = {"steps": steps, "seed": seed, "device": device}
+        pairs = [f"{name}={value}" for name, value in fields.items() if value is not None]
+        settings = agent.train_settings().with_overrides([*assignments, *pairs])
+    check_device(settings.device)
+
+    from cluster.ray_session import ray_session
+    from tuning import training
+    from tuning.curves import draw_learning_curve
+
+    with ray_session(cpus_for(settings), int(settings.device.startswith("cuda")), address):
+        console.print("[dim]training; interrupt with Ctrl-C and go on later with --resume[/dim]")
+        with reporting("user-steps") as progress:
+            if resume_path is not None:
+                run = training.resume(resume_path, progress)
+            else:
+                assert simulator is not None and out is not None
+                run = training.train(agent, simulator, settings, out, progress)
+    picture = draw_learning_curve(run)
+    emit(summarise(run) | {"learning_curve": str(picture)}, as_json)
+
+
+def cpus_for(settings: Any) -> int:
+    """CPUs of a run: the learner's process and one for each remote runner."""
+    return 1 + int(settings.rollout.runners)
+
+
+def summarise(run: Any) -> dict[str, Any]:
+    """What a finished run reached, plain data."""
+    results = run.results()
+    last = results[-1] if results else {}
+    evaluations = [result["evaluation"]["return_mean"] for result in results if "evaluation" in result]
+    return {
+        "run": str(run.path),
+        "algorithm": run.agent.name,
+        "seed": run.settings.seed,
+        "user_steps": last.get("num_env_steps_sampled_lifetime"),
+        "updates": last.get("num_updates_lifetime"),
+        "replay_ratio": last.get("replay_ratio"),
+        "validation_return": evaluations[-1] if evaluations else None,
+        "user_steps_per_s": last.get("user_steps_per_s"),
+        "time_s": last.get("time_total_s"),
+    }
+
+
+@click.command(epilog="Example: rl-rec quickstart --out runs/quickstart --overwrite")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("runs/quickstart"),
+    show_default=True,
+    help="Folder for everything it makes.",
+)
+@click.option("--steps", type=click.IntRange(min=1), default=40_000, show_default=True, help="User-steps.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of everything.")
+@overwrite_option
+@device_option
+@json_option
+def quickstart(out: Path, steps: int, seed: int, overwrite: bool, device: str, as_json: bool) -> None:
+    """Walk the whole way on the embedded synthetic world: logs, simulator, HAC, and a table of all policies."""
+    from cluster.quickstart import render, walk
+
+    result = walk(out, steps, seed, device, overwrite)
+    emit(result, as_json, render)

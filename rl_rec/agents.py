@@ -1,0 +1,76 @@
+"""The registry of algorithms: adding one is a folder and a line here.
+
+Everything is named by import path, so that looking an algorithm up loads neither torch nor Ray.
+"""
+
+import difflib
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from envs.errors import UserError
+from envs.settings import Settings
+
+if TYPE_CHECKING:
+    from rl_rec.algorithm import OffPolicyConfig
+    from rl_rec.train_settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Agent:
+    """Where the parts of an algorithm are."""
+
+    name: str
+    settings: str
+    """``module:class`` of its settings."""
+    config: str
+    """``module:class`` of its RLlib configuration."""
+    policy: str
+    """``module:function`` that makes a greedy policy of saved weights, without Ray."""
+
+    def train_settings(self, **fields: Any) -> "TrainSettings[Any]":
+        """Default settings of a run, with ``fields`` replaced."""
+        from rl_rec.train_settings import TrainSettings
+
+        agent_class = _load(self.settings)
+        assert issubclass(agent_class, Settings)
+        return TrainSettings[agent_class](agent=agent_class(), **fields)  # type: ignore[valid-type]
+
+    def rllib_config(self) -> "OffPolicyConfig":
+        """A new RLlib configuration."""
+        config: OffPolicyConfig = _load(self.config)()
+        return config
+
+    def load_policy(self, *arguments: Any) -> Any:
+        """Greedy policy of saved weights: ``(weights, world, rules, settings)``."""
+        return _load(self.policy)(*arguments)
+
+
+AGENTS = {
+    agent.name: agent
+    for agent in (
+        Agent(
+            name="hac",
+            settings="rl_rec.hac.config:HACSettings",
+            config="rl_rec.hac.algorithm:HACConfig",
+            policy="rl_rec.hac.policy:load_policy",
+        ),
+    )
+}
+
+
+def find_agent(name: str) -> Agent:
+    """The algorithm called ``name``.
+
+    Raises:
+        UserError: there is none; the nearest name is given.
+    """
+    if name not in AGENTS:
+        nearest = difflib.get_close_matches(name, AGENTS, n=1, cutoff=0.0)[0]
+        raise UserError(f"unknown algorithm {name!r}; did you mean {nearest!r}? (valid: {', '.join(AGENTS)})")
+    return AGENTS[name]
+
+
+def _load(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)

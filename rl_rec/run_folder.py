@@ -1,0 +1,92 @@
+"""A training run on disk, read without Ray: what it was, and the policy of its newest good checkpoint.
+
+RUN/run.json                      configuration, versions, commit, data fingerprint, seed
+RUN/trial/result.json             one line per report
+RUN/trial/checkpoint_000003/      networks, targets, optimizers, replay, generators, counters
+"""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+from envs.errors import UserError
+from envs.files import read_json
+from envs.simulator import World, WorldSettings
+from rl_rec.agents import Agent, find_agent
+from rl_rec.checkpoint import verify
+from rl_rec.policy import Policy
+from rl_rec.provenance import RUN_FILE
+from rl_rec.train_settings import TrainSettings
+
+TRIAL = "trial"
+_WEIGHTS = Path("learner_group/learner/rl_module/default_policy/module_state.pkl")
+
+
+class RunFolder:
+    """A folder that ``rl-rec train`` wrote."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the description of the run.
+
+        Raises:
+            UserError: the folder is not a run.
+        """
+        self.path = Path(path)
+        described = read_json(self.path / RUN_FILE, "a run (make one with: rl-rec train)")
+        try:
+            config = described["config"]
+            self.agent: Agent = find_agent(config["algorithm"])
+            self.simulator = Path(config["simulator"])
+            values: dict[str, Any] = config["settings"]
+        except (KeyError, TypeError):
+            raise UserError(f"{self.path / RUN_FILE} does not describe a training run") from None
+        settings_class = type(self.agent.train_settings())
+        self.settings: TrainSettings[Any] = settings_class.from_mapping(values, where=f"{self.path / RUN_FILE}")
+        self.fingerprint: str | None = described.get("data_fingerprint")
+
+    def results(self) -> list[dict[str, Any]]:
+        """One entry per report; where a resumed run repeated some, the later one counts."""
+        path = self.path / TRIAL / "result.json"
+        if not path.exists():
+            return []
+        by_iteration: dict[int, dict[str, Any]] = {}
+        for line in path.read_text().splitlines():
+            try:
+                result = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # a line that a killed process left half-written
+            by_iteration[result["training_iteration"]] = result
+        return [by_iteration[iteration] for iteration in sorted(by_iteration)]
+
+    def checkpoints(self) -> list[Path]:
+        """Checkpoint folders, newest first; some may be torn."""
+        return sorted((self.path / TRIAL).glob("checkpoint_*"), reverse=True)
+
+    def weights(self) -> dict[str, Any]:
+        """Weights of the newest good checkpoint, as numpy arrays by name.
+
+        Raises:
+            UserError: the run has no good checkpoint.
+        """
+        problem = "it has not saved a checkpoint yet"
+        for checkpoint in self.checkpoints():
+            try:
+                verify(checkpoint)
+                with (checkpoint / _WEIGHTS).open("rb") as file:
+                    weights: dict[str, Any] = pickle.load(file)
+                return weights
+            except UserError as error:
+                problem = str(error)
+            except (OSError, pickle.UnpicklingError, EOFError):
+                problem = f"{checkpoint / _WEIGHTS} cannot be read"
+        raise UserError(f"{self.path} has no policy to load: {problem}")
+
+    def policy(self, world: World, rules: WorldSettings) -> Policy:
+        """The greedy policy of the newest good checkpoint, for ``world`` and its rules.
+
+        Raises:
+            UserError: no good checkpoint, or a world with other features than the run's.
+        """
+        policy: Policy = self.agent.load_policy(self.weights(), world, rules, self.settings.agent)
+        return policy

@@ -1,0 +1,66 @@
+"""Pictures of training runs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from rl_rec import metrics as names
+from rl_rec.run_folder import RunFolder
+
+
+def draw_learning_curve(
+    run: RunFolder, references: Mapping[str, float] | None = None, path: Path | None = None
+) -> Path:
+    """Draw returns over user-steps: evaluation on validation users, and what exploration earned.
+
+    Args:
+        run: the run.
+        references: mean returns of other policies, drawn as lines with their names.
+        path: the PNG to write; ``learning_curve.png`` in the run folder by default.
+    """
+    path = path or run.path / "learning_curve.png"
+    results = run.results()
+    sampled = [
+        (r["num_env_steps_sampled_lifetime"], r["env_runners"][names.RETURN_MEAN])
+        for r in results
+        if names.RETURN_MEAN in r.get("env_runners", {})
+    ]
+    evaluated = [
+        (r["num_env_steps_sampled_lifetime"], r[names.EVALUATION]) for r in results if names.EVALUATION in r
+    ]
+    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    if sampled:
+        axes.plot(*zip(*sampled, strict=True), color="0.7", linewidth=1, label="training users, exploring")
+    if evaluated:
+        steps = [step for step, _ in evaluated]
+        mean = [e["return_mean"] for _, e in evaluated]
+        low = [e["return_ci95_low"] for _, e in evaluated]
+        high = [e["return_ci95_high"] for _, e in evaluated]
+        axes.plot(steps, mean, "o-", color="C0", markersize=4, label="validation users, greedy (95% interval)")
+        axes.fill_between(steps, low, high, color="C0", alpha=0.15, linewidth=0)
+    right = axes.get_xlim()[1]
+    for name, value in (references or {}).items():
+        axes.axhline(value, color="0.35", linewidth=0.8, linestyle="--")
+        axes.annotate(
+            name,
+            (right, value),
+            xytext=(-4, 3),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
+            color="0.35",
+        )
+    axes.set(
+        xlabel="user-steps",
+        ylabel="mean return of an episode",
+        title=f"{run.agent.name.upper()}, seed {run.settings.seed}, repeats={run.settings.world.repeats}",
+    )
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, loc="lower right")
+    axes.spines[["top", "right"]].set_visible(False)
+    draft = path.with_name(f".{path.name}")
+    figure.savefig(draft, dpi=120, format="png")
+    draft.replace(path)
+    return path
