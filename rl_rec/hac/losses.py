@@ -190,7 +190,10 @@ def _soft_effect(
     raw hyper-action far from all of them.
     """
     fixed = CatalogueTables(tables.tokens, tables.phi.detach())
-    scores = mask_scores(networks.scores(mu, fixed).clone(), observation, forbid_repeats)
-    hard = inverse(F.embedding(top_k(scores.detach(), batch.slate.shape[1]), fixed.phi))
-    soft = (scores / settings.policy_temperature).softmax(dim=1) @ fixed.phi
+    scores = networks.scores(mu, fixed)
+    allowed = mask_scores(scores.detach().clone(), observation, forbid_repeats)  # in place: not on the graph
+    hard = inverse(F.embedding(top_k(allowed, batch.slate.shape[1]), fixed.phi))
+    closed = allowed.isinf()
+    closed &= ~closed.all(dim=1, keepdim=True)  # used-up candidates: a softmax over nothing would be NaN
+    soft = (scores.masked_fill(closed, float("-inf")) / settings.policy_temperature).softmax(dim=1) @ fixed.phi
     return hard + soft - soft.detach()
