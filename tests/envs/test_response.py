@@ -55,6 +55,15 @@ def test_the_frozen_model_equals_the_module(heads: int):
     assert expected.std() > 0.5, "the comparison means something"
 
 
+def test_many_users_at_once_are_served_as_few_are():
+    model, profiles, features = build()
+    frozen = FrozenResponse(model, profiles, features)
+    few = frozen.user_vectors(torch.arange(USERS), histories())
+    many = frozen.user_vectors(torch.arange(USERS).repeat(201), histories().repeat(201, 1))
+
+    assert torch.allclose(many, few.repeat(201, 1), atol=1e-5)
+
+
 @pytest.mark.parametrize("heads", [1, 4])
 def test_the_whole_catalogue_has_the_logits_of_its_items(heads: int):
     model, profiles, features = build(heads)

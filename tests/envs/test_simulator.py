@@ -60,6 +60,23 @@ def test_the_seed_decides_everything(small_world: MakeWorld, rules: WorldSetting
     assert not same(runs[0], runs[3])
 
 
+def test_users_and_responses_both_differ_between_streams(small_world: MakeWorld):
+    world = small_world(logits=[0.0] * 30)
+    slate = torch.arange(1, 5).expand(50, -1)
+    first, second = (Simulator(world, RULES, num_users=50, seed=1, stream=stream) for stream in (0, 1))
+    assert not torch.equal(first.user, second.user)
+    second.user, second.history = first.user, first.history
+    assert not torch.equal(first.advance(slate).click, second.advance(slate).click)
+
+
+def test_responses_do_not_depend_on_arrivals(small_world: MakeWorld):
+    busy, quiet = (Simulator(small_world(), RULES, num_users=6, seed=1) for _ in range(2))
+    slate = draw_slates(quiet, torch.Generator().manual_seed(0))
+    busy.restart(torch.zeros(6, dtype=torch.bool))  # nobody arrives, yet the draws are made
+
+    assert torch.equal(busy.advance(slate).click, quiet.advance(slate).click)
+
+
 def test_a_user_arrives_alike_whatever_was_shown(small_world: MakeWorld):
     # Arrivals and responses have generators of their own: other slates, the same next users.
     worlds = (small_world(logits=[ALWAYS] * 30), small_world(logits=[NEVER] * 30))
@@ -172,13 +189,13 @@ def test_a_finished_users_next_observation_is_their_own(small_world: MakeWorld):
     simulator = Simulator(small_world(logits=[ALWAYS] * 30), rules, num_users=12, seed=0)
     before = simulator.observation
     slate = torch.arange(27, 31).expand(12, -1)
-    simulator.history = before.history.clamp(max=26)  # nothing of the slate is in it
+    remembered = simulator.history = before.history.clamp(max=26)  # nothing of the slate is in it
     transition = simulator.step(slate)
     own, new = transition.next_observation, simulator.observation
 
     assert transition.truncated.all()
     assert torch.equal(own.user, before.user)
-    assert torch.equal(own.history[:, -4:], slate)
+    assert torch.equal(own.history, torch.cat([remembered[:, -2:], slate], dim=1))
     assert not torch.equal(new.user, own.user)
     assert not (new.history[:, -1] == 30).all()
     assert simulator.steps.tolist() == [0] * 12
@@ -254,6 +271,14 @@ def test_candidates_are_distinct_items_outside_the_history(small_world: MakeWorl
         assert len(set(candidates)) == 10
         assert not set(candidates) & set(history)
     assert len(observation.candidates.unique()) == 30, "every item is a candidate for somebody"
+
+
+def test_the_padding_is_never_a_candidate(small_world: MakeWorld):
+    rules = WorldSettings(history_length=8, candidates=30, repeats="allow")
+    simulator = Simulator(small_world(), rules, num_users=20, seed=0)
+    assert simulator.candidates is not None
+
+    assert simulator.candidates.sort(dim=1).values.tolist() == [list(range(1, 31))] * 20
 
 
 def test_only_candidates_get_a_response(small_world: MakeWorld):

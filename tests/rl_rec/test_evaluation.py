@@ -152,6 +152,15 @@ def test_users_are_served_in_parts_without_a_trace(small_world: MakeWorld, monke
     assert whole.intra_list_diversity == pytest.approx(parts.intra_list_diversity)
 
 
+def test_every_part_has_chances_of_its_own(small_world: MakeWorld, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("rl_rec.evaluation._USERS_AT_ONCE", 16)
+    rules = WorldSettings(repeats="allow", history_length=8)
+    world = small_world(users=16, logits=[0.0] * 30)
+    returns = evaluate(world, rules, lambda s: Fixed(s, [1, 2, 3, 4]), 32, seed=0).returns
+
+    assert not torch.equal(returns[:16], returns[16:])
+
+
 def test_diversity_by_hand(small_world: MakeWorld):
     # Features of items 1 … 4: two equal, one opposite, one at a right angle. Cosine distances of the six pairs:
     # 0, 2, 2, 1, 1, 1.

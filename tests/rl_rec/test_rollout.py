@@ -1,6 +1,7 @@
 """Rollouts: columns by hand, and statistics over all finished users against a naive count."""
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import pytest
 import torch
@@ -139,11 +140,13 @@ def test_a_restored_rollout_goes_on_bit_equal(small_world: MakeWorld, candidates
     one = random_rollout(small_world(), rules)
     one.collect(steps=7)
     state = one.state_dict()
+    untouched = deepcopy(state)
+    one.collect(steps=3)  # must not change the state it gave
     slates = torch.randint(1, 31, (12, 6, 4), generator=torch.Generator().manual_seed(0)).tolist()
     runs = []
-    for seed in (0, 5, 0):
+    for stored, seed in ((untouched, 0), (state, 5), (state, 0)):  # nor must a run that loads it
         other = random_rollout(small_world(), rules, seed=seed)
-        other.load_state_dict(state)  # the third time too: no run changes it
+        other.load_state_dict(stored)
         other.policy = Script(slates)
         runs.append((other.collect(steps=12), other.statistics.drain()))
 
