@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rl_rec.attention import self_attention
+
 
 class EncoderLayer(nn.TransformerEncoderLayer):
     """A post-norm transformer layer with the parameters of ``nn.TransformerEncoderLayer``.
@@ -32,13 +34,8 @@ class EncoderLayer(nn.TransformerEncoderLayer):
             noise: generator of the dropout masks; ``None`` switches dropout off.
         """
         attention = self.self_attn
-        q, k, v = (
-            F.linear(x, attention.in_proj_weight, attention.in_proj_bias)
-            .unflatten(-1, (3, self.heads, -1))
-            .permute(2, 0, 3, 1, 4)
-        )  # (B, heads, T, D/heads) each
-        pooled = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self._finish(x, pooled.transpose(1, 2).flatten(2), noise)
+        projected = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)  # (B, T, 3D)
+        return self._finish(x, self_attention(projected, mask, self.heads), noise)
 
     def last_position(self, x: Tensor, mask: Tensor, noise: torch.Generator | None = None) -> Tensor:
         """Transform the last token only; it may read every token that ``mask`` leaves.
