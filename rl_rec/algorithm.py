@@ -6,6 +6,7 @@ One RLlib iteration is ``report_every`` user-steps: results come in equal stride
 into the same ones.
 """
 
+import difflib
 import functools
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -19,6 +20,7 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV
 from typing_extensions import Self
 
 from envs.env_config import ENV_ID
+from envs.errors import UserError
 from envs.randomness import stream_seed
 from envs.rllib import world_from_env_config
 from rl_rec import checkpoint
@@ -79,6 +81,11 @@ class OffPolicyConfig(AlgorithmConfig):
     def validate(self) -> None:
         """RLlib's checks and ours: misspelt keys in a search space must not run silently on defaults."""
         super().validate()
+        known = vars(type(self)())
+        for name in vars(self):
+            if name not in known and not name.startswith("_"):  # Tune adds private ones
+                nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+                raise UserError(f"unknown key {name!r} in RLlib's configuration; did you mean {nearest!r}?")
         settings = self.train_settings()
         if settings.rollout.mode == "async" and settings.rollout.runners == 0:
             raise ValueError("rollout.mode=async needs rollout.runners >= 1")

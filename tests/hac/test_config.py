@@ -94,13 +94,32 @@ def test_plain_data_holds_every_setting():
     assert TrainSettings[HACSettings].from_mapping(settings.model_dump(mode="json")) == settings
 
 
-def test_a_search_space_over_a_misspelt_key_does_not_run_on_the_defaults():
+@pytest.mark.parametrize(
+    "space, message",
+    [
+        (
+            {"settings": changed("agent.gama", 0.5)},
+            r"'settings.agent.gama'; did you mean 'settings.agent.gamma'",
+        ),
+        ({"gama": 0.5}, r"unknown key 'gama' in RLlib's configuration; did you mean 'gamma'"),
+        ({"setings": changed("agent.gamma", 0.5)}, r"unknown key 'setings'.*did you mean 'settings'"),
+    ],
+)
+def test_a_search_space_over_a_misspelt_key_does_not_run_on_the_defaults(space, message):
     """RLlib takes any key: ``update_from_dict({"gama": 0.5})`` passes its own ``validate``."""
     from rl_rec.hac.algorithm import HACConfig
 
-    config = HACConfig().update_from_dict({"settings": changed("agent.gama", 0.5)})
-    with pytest.raises(UserError, match=r"'settings.agent.gama'; did you mean 'settings.agent.gamma'"):
+    config = HACConfig().update_from_dict(space)
+    with pytest.raises(UserError, match=message):
         config.validate()
+
+
+def test_a_search_space_over_a_known_key_is_taken():
+    from rl_rec.hac.algorithm import HACConfig
+
+    config = HACConfig().update_from_dict({"settings": changed("agent.gamma", 0.5)})
+    config.validate()
+    assert config.train_settings().agent.gamma == 0.5
 
 
 def test_async_needs_somebody_to_wait_for():
