@@ -81,7 +81,9 @@ class ResponseModel(nn.Module):
         item_table = self.dropout(self.item(item_features))  # (N+1, D)
         u = self.profile(profile)  # (B, D)
         valid = history != 0  # (B, H)
-        h = self._self_attention(F.embedding(history, item_table), valid)  # (B, H, D)
+        # Projected as items, not as places in histories: there are fewer, and the result is the same.
+        qkv = F.embedding(history, self.self_qkv(item_table))  # (B, H, 3D)
+        h = self._self_attention(qkv, valid)  # (B, H, D)
         z = self._cross_attention(u, h, valid)  # (B, D)
         z = self.dropout(self.fuse(torch.cat([z, u], dim=-1)))  # (B, D)
         x = F.embedding(items, item_table)  # (B, K, D)
@@ -89,8 +91,8 @@ class ResponseModel(nn.Module):
         logits = torch.einsum("bkd,bd->bk", x, z) + bias
         return self.scale * logits + self.shift
 
-    def _self_attention(self, x: Tensor, valid: Tensor) -> Tensor:
-        q, k, v = (self._split(t) for t in self.self_qkv(x).chunk(3, dim=-1))  # (B, heads, H, D/heads)
+    def _self_attention(self, qkv: Tensor, valid: Tensor) -> Tensor:
+        q, k, v = (self._split(t) for t in qkv.chunk(3, dim=-1))  # (B, heads, H, D/heads)
         pooled = F.scaled_dot_product_attention(q, k, v, attn_mask=_attendable(valid)[:, None, None, :])
         return self.self_out(pooled.transpose(1, 2).flatten(2))
 
