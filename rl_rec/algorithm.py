@@ -81,7 +81,7 @@ class OffPolicyConfig(AlgorithmConfig):
     def validate(self) -> None:
         """RLlib's checks and ours: misspelt keys in a search space must not run silently on defaults."""
         super().validate()
-        known = vars(type(self)())
+        known = {*vars(type(self)()), "class"}  # RLlib adds its class when it copies through a state
         for name in vars(self):
             if name not in known and not name.startswith("_"):  # Tune adds private ones
                 nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
