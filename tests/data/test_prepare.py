@@ -8,7 +8,7 @@ from envs.data.features import like_factors, one_hot, popularity, standardise
 from envs.data.prepare import PrepareSettings, prepare, split_users
 from envs.errors import UserError
 
-SETTINGS = PrepareSettings(factors=3, slate_size=4)
+SETTINGS = PrepareSettings(factors=3, popularity=True, slate_size=4)
 
 
 def _learned(dataset: Dataset) -> np.ndarray:
@@ -179,10 +179,10 @@ def test_popularity_without_exposures_says_nothing() -> None:
 @pytest.mark.parametrize(
     ("settings", "names"),
     [
-        ({"factors": 0}, ["log_exposures", "like_rate_logit"]),
-        ({"factors": 0, "popularity": False}, []),
-        ({"factors": 2, "popularity": False}, ["factor_0", "factor_1"]),
-        ({"factors": 1}, ["log_exposures", "like_rate_logit", "factor_0"]),
+        ({"factors": 0, "popularity": True}, ["log_exposures", "like_rate_logit"]),
+        ({"factors": 0}, []),
+        ({"factors": 2}, ["factor_0", "factor_1"]),
+        ({"factors": 1, "popularity": True}, ["log_exposures", "like_rate_logit", "factor_0"]),
     ],
 )
 def test_learned_features_join_as_set(ml_100k: Path, settings: dict, names: list[str]) -> None:
