@@ -23,7 +23,7 @@ def self_attention(projected: Tensor, mask: Tensor, heads: int) -> Tensor:
         (B, T, D).
     """
     if projected.device.type == "cpu":
-        return _CPUAttention.apply(projected, mask, heads)  # type: ignore[no-any-return]
+        return _CPUAttention.apply(projected, mask, heads)
     q, k, v = _split(projected, heads)
     pooled = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return pooled.transpose(1, 2).flatten(2)
@@ -34,7 +34,7 @@ def _split(projected: Tensor, heads: int) -> Tensor:
 
 
 _SCORES_IN_CACHE = 100_000
-"""Attention weights worked on at once on a CPU: 400 kB, which stay in a core's own cache between the products."""
+"""Attention weights worked on at once on a CPU: 400 kB, which stay in a core's own cache between products."""
 
 
 class _CPUAttention(torch.autograd.Function):
@@ -66,15 +66,13 @@ class _CPUAttention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         qkv, *kept = ctx.saved_tensors
         _, matrices, tokens, width = qkv.shape
         above = gradient.transpose(1, 2).reshape(matrices, width, tokens)
         result = gradient.new_empty(3, matrices, width, tokens)
         size = len(kept[0])
-        parts = zip(
-            qkv.split(size, dim=1), above.split(size), result.split(size, dim=1), kept, strict=True
-        )
+        parts = zip(qkv.split(size, dim=1), above.split(size), result.split(size, dim=1), kept, strict=True)
         for (q, k, v), part_above, (of_q, of_k, of_v), weights in parts:
             of_weights = torch.bmm(part_above.transpose(1, 2), v.transpose(1, 2))
             of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)

@@ -1,0 +1,122 @@
+"""HAC written the plain way: what the fast code must equal, and what its speed is compared with.
+
+Every layer over all positions with ``nn.TransformerEncoderLayer``, item features gathered and then projected,
+one forward pass per loss. It runs on the very parameters of ``HACNetworks``, dropout off.
+Glossary: B users, H history length, K slate size, N items, F item features, D width.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from envs.errors import UserError
+from envs.simulator import Observation, World
+from rl_rec.hac.config import HACSettings
+from rl_rec.hac.losses import Transitions
+from rl_rec.hac.networks import HACNetworks
+from rl_rec.policy import Decision
+from rl_rec.slates import mask_scores, sample_without_replacement, top_k
+
+
+class PlainHAC:
+    """Acting and losses of HAC over one set of networks and their targets."""
+
+    def __init__(
+        self, world: World, settings: HACSettings, forbid_repeats: bool, noise: torch.Generator | None
+    ) -> None:
+        """``noise`` draws the exploration.
+
+        Raises:
+            UserError: variants of HAC that the plain version does not spell out.
+        """
+        if (settings.critic_action, settings.policy_action, settings.encoder.dropout) != (
+            "effect",
+            "hyper",
+            0.0,
+        ):
+            raise UserError(
+                "the plain loop knows agent.critic_action=effect, agent.policy_action=hyper and "
+                "agent.encoder.dropout=0 only"
+            )
+        self.world, self.settings, self.forbid, self.noise = world, settings, forbid_repeats, noise
+
+    def state(self, networks: HACNetworks, user: Tensor, history: Tensor) -> Tensor:
+        """State (B, D) of users (B,) with histories (B, H)."""
+        encoder, features = networks.encoder, self.world.item_features
+        items = encoder.item(features[history.long()])  # (B, H, D)
+        profile = encoder.profile(self.world.profiles[user.long()])  # (B, D)
+        x = encoder.norm(torch.cat([items, profile[:, None]], dim=1) + encoder.position)
+        mask = encoder.attention_mask(encoder.padding_mask(history))  # (B, 1, T, T)
+        mask = mask.expand(-1, self.settings.encoder.heads, -1, -1).flatten(0, 1)
+        for layer in encoder.layers:
+            x = layer(x, src_mask=mask)
+        return x[:, -1]
+
+    def phi(self, networks: HACNetworks, items: Tensor) -> Tensor:
+        """φ(x_i) of items (...): (..., D)."""
+        x, encoder = self.world.item_features[items.long()], networks.item_encoder
+        phi = encoder.linear(x)
+        if encoder.correction is not None:
+            phi = phi + encoder.correction(x)
+        return phi
+
+    def scores(self, networks: HACNetworks, z: Tensor, observation: Observation) -> Tensor:
+        """Masked scores (B, N + 1)."""
+        scores = networks.scores(z, networks.tables(self.world.item_features))
+        return mask_scores(scores, observation, self.forbid)
+
+    @torch.no_grad()
+    def act(self, networks: HACNetworks, observation: Observation) -> Decision:
+        """Explore as ``HACPolicy.act`` does."""
+        exploration = self.settings.exploration
+        z = networks.hyper_actor(self.state(networks, observation.user, observation.history))
+        if self.noise is not None and exploration.sigma > 0:
+            z = z + exploration.sigma * torch.randn(z.shape, generator=self.noise, device=z.device)
+        scores = self.scores(networks, z, observation)
+        if self.noise is not None and exploration.effect == "categorical":
+            slate = sample_without_replacement(
+                scores, self.world.slate_size, exploration.temperature, self.noise
+            )
+        else:
+            slate = top_k(scores, self.world.slate_size)
+        return Decision(slate, {})
+
+    def backward(self, networks: HACNetworks, targets: HACNetworks, batch: Transitions) -> None:
+        """Set the gradients of ``networks``: a pass per loss, all with the same weights."""
+        networks.zero_grad()
+        self.policy_loss(networks, batch).backward()
+        self.regression_loss(networks, batch).backward()
+        networks.critic.zero_grad()  # the policy loss went through it
+        self.critic_loss(networks, targets, batch).backward()
+
+    def policy_loss(self, networks: HACNetworks, batch: Transitions) -> Tensor:
+        """−w·Q(s, μ(s)); the gradient reaches the encoder through the action alone."""
+        state = self.state(networks, batch.user, batch.history)
+        q = networks.critic(state.detach(), networks.hyper_actor(state))
+        return -self.settings.policy_weight * q.mean()
+
+    def regression_loss(self, networks: HACNetworks, batch: Transitions) -> Tensor:
+        """Alignment and supervision."""
+        mu = networks.hyper_actor(self.state(networks, batch.user, batch.history))
+        phi = self.phi(networks, batch.slate)  # (B, K, D)
+        logits = networks.slot_scores(mu, phi) + networks.response_bias
+        alignment = (mu - phi.mean(dim=1).detach()).square().sum(dim=-1).mean()
+        supervision = F.binary_cross_entropy_with_logits(logits, batch.click.to(logits.dtype))
+        return self.settings.alignment_weight * alignment + self.settings.supervision_weight * supervision
+
+    def critic_loss(self, networks: HACNetworks, targets: HACNetworks, batch: Transitions) -> Tensor:
+        """(Q(s, Ẑ(a)) − y)²; the critic reads the state, it does not shape it."""
+        state = self.state(networks, batch.user, batch.history).detach()
+        q = networks.critic(state, self.phi(networks, batch.slate).mean(dim=1).detach())
+        return F.mse_loss(q, self.target(targets, batch))
+
+    @torch.no_grad()
+    def target(self, targets: HACNetworks, batch: Transitions) -> Tensor:
+        """y = r + γ·(1 − terminated)·Q'(s', Ẑ(a'))."""
+        state = self.state(targets, batch.user, batch.next_history)
+        observation = Observation(batch.user, batch.next_history, batch.candidates)
+        slate = top_k(
+            self.scores(targets, targets.hyper_actor(state), observation), self.world.slate_size
+        )  # (B, K)
+        future = targets.critic(state, self.phi(targets, slate).mean(dim=1))
+        return batch.reward + self.settings.gamma * (~batch.terminated) * future

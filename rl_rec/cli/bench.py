@@ -1,0 +1,130 @@
+"""`rl-rec bench`: throughput of each part on this machine, on worlds of random tensors."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any, TypeVar
+
+import click
+
+from envs.errors import UserError
+from rl_rec.cli.options import device_option, json_option, overridden, seed_option, set_option
+from rl_rec.cli.output import emit
+from rl_rec.cli.progress import reporting
+
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
+
+
+def _need_ray(_context: click.Context, _parameter: click.Parameter, value: bool) -> bool:
+    if value and not _has_ray():
+        raise UserError("--with-ray needs Ray, which is not installed: leave it out, or install ray[rllib]")
+    return value
+
+
+def _has_ray() -> bool:
+    try:
+        return find_spec("ray") is not None
+    except ValueError:  # imported in an odd way, or kept from being imported
+        return False
+
+
+with_ray_option = click.option(
+    "--with-ray",
+    is_flag=True,
+    callback=_need_ray,
+    help="Measure RLlib's side in the same rounds; needs Ray.",
+)
+
+
+def _measured(users: int, steps: int) -> Callable[[CommandT], CommandT]:
+    """The options that all benchmarks share, with this one's default B and steps."""
+
+    def decorate(command: CommandT) -> CommandT:
+        options = [
+            click.option("--users", type=click.IntRange(1), default=users, show_default=True, help="Users B."),
+            click.option(
+                "--steps", type=click.IntRange(1), default=steps, show_default=True, help="Steps a round."
+            ),
+            click.option(
+                "--repeats",
+                type=click.IntRange(1),
+                default=7,
+                show_default=True,
+                help="Rounds in which what is compared takes turns; medians are reported.",
+            ),
+            click.option(
+                "--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of torch."
+            ),
+            set_option,
+            seed_option,
+            device_option,
+            json_option,
+        ]
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+@click.group(epilog="Example: rl-rec bench train --users 32 --repeats 9")
+def bench() -> None:
+    """Measure throughput and latency on this machine.
+
+    Worlds are random tensors of the size that --set world.items=..., world.history=... ask for; nine in ten
+    users arrive with a full history. Nothing is read from disk, and Ray is not needed.
+    """
+
+
+@bench.command(epilog="Example: rl-rec bench simulator --users 1024 --set world.items=10000")
+@_measured(users=1024, steps=20)
+def simulator(**options: Any) -> None:
+    """Step the simulator on slates chosen beforehand."""
+    from rl_rec.bench.simulator import bench_simulator
+
+    _run(bench_simulator, options)
+
+
+@bench.command(epilog="Example: rl-rec bench rollout --users 256 --with-ray")
+@_measured(users=32, steps=40)
+@with_ray_option
+def rollout(with_ray: bool, **options: Any) -> None:
+    """Serve users with HAC's exploring policy: the bare loop, and RLlib's env runner beside it."""
+    from rl_rec.bench.rollout import bench_rollout
+
+    _run(lambda settings, progress: bench_rollout(settings, with_ray, progress), options)
+
+
+@bench.command(epilog="Example: rl-rec bench replay --users 32 --set capacity=100000")
+@_measured(users=32, steps=200)
+def replay(**options: Any) -> None:
+    """Add rows to a full replay and draw batches from it."""
+    from rl_rec.bench.replay import bench_replay
+
+    _run(bench_replay, options)
+
+
+@bench.command(epilog="Example: rl-rec bench train --with-ray --set agent.encoder.dim=64")
+@_measured(users=32, steps=20)
+@with_ray_option
+def train(with_ray: bool, **options: Any) -> None:
+    """Train HAC: the fast loop beside a plain one with the same gradients, and RLlib's algorithm.
+
+    The plain loop (every layer over all positions, a pass per loss, features gathered and projected) is the
+    check of exactness and the denominator of the ratio.
+    """
+    from rl_rec.bench.train import bench_train
+
+    _run(lambda settings, progress: bench_train(settings, with_ray, progress), options)
+
+
+def _run(measure: Callable[..., dict[str, Any]], options: dict[str, Any]) -> None:
+    import torch
+
+    from rl_rec.bench.settings import BenchSettings
+
+    as_json, assignments, seed = (options.pop(name) for name in ("as_json", "assignments", "seed"))
+    settings = overridden(BenchSettings(**options), assignments, seed)
+    torch.set_num_threads(settings.threads)
+    with reporting("measuring") as progress:
+        result = measure(settings, progress)
+    emit(result, as_json)

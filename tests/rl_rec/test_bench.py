@@ -1,0 +1,145 @@
+"""The benchmarks: what they report, that fast equals plain, and that they need neither Ray nor gymnasium."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from rl_rec.bench.settings import BenchSettings
+from rl_rec.bench.train import FastLoop, PlainLoop, gradient_difference
+from rl_rec.bench.world import WorldSizes, random_world
+from rl_rec.cli.main import cli
+from rl_rec.hac.losses import td_target
+
+SIZES = {"population": 12, "items": 24, "profile_features": 3, "item_features": 4, "history": 6, "slate": 3}
+TINY = [
+    *("--users", "4", "--steps", "2", "--repeats", "2"),
+    *(part for name, value in SIZES.items() for part in ("--set", f"world.{name}={value}")),
+    *("--set", "fragment=2", "--set", "batch_size=8", "--set", "capacity=64"),
+]
+PARTS = {
+    "simulator": {"response_model", "history_update", "arrivals", "may_show", "rest"},
+    "rollout": {"policy", "simulator", "statistics"},
+    "replay": {"add", "sample"},
+    "train": {"collect", "replay", "gradients", "optimizers", "targets"},
+}
+BLOCKED = """
+import sys
+for name in ("ray", "gymnasium"):
+    sys.modules[name] = None  # importing it raises ImportError
+from rl_rec.cli.main import main
+for name in ("simulator", "rollout", "replay", "train"):
+    code = main(["bench", name, *sys.argv[1:]])
+    if code:
+        sys.exit(f"bench {name} failed")
+"""
+
+
+def tiny(**changes):
+    return BenchSettings(
+        users=4, steps=2, repeats=2, fragment=2, batch_size=8, capacity=64, world=WorldSizes(**SIZES), **changes
+    )
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_the_document_says_how_fast_where_and_on_what(name):
+    done = CliRunner().invoke(cli, ["bench", name, *TINY, "--json"], catch_exceptions=False)
+    result = json.loads(done.stdout)
+    assert result["user_steps_per_s"] > 0
+    assert (result["device"], result["threads"], result["users"]) == ("cpu", 1, 4)
+    assert result["peak_rss_mb"] > 50
+    assert result["sizes"].items() >= SIZES.items()
+    assert set(result["time_split"]) == PARTS[name]
+    assert sum(result["time_split"].values()) == pytest.approx(1.0)
+
+
+def test_training_is_reported_beside_the_plain_loop():
+    done = CliRunner().invoke(cli, ["bench", "train", *TINY, "--json"], catch_exceptions=False)
+    result = json.loads(done.stdout)
+    assert result["gradients_equal"] is True
+    assert result["fast_to_plain"] > 0
+    assert result["plain"]["user_steps_per_s"] > 0
+
+
+def test_replay_counts_the_bytes_of_a_row():
+    done = CliRunner().invoke(cli, ["bench", "replay", *TINY, "--json"], catch_exceptions=False)
+    history, slate = 2 * 6 * 4, 3 * 4  # int32: two histories and a slate
+    assert json.loads(done.stdout)["row_bytes"] == 4 + history + slate + 3 + 4 + 1
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("start_history", ["logged", "empty"])
+def test_fast_and_plain_have_the_same_gradients(layers, start_history):
+    settings = tiny().with_overrides([f"agent.encoder.layers={layers}", f"rules.start_history={start_history}"])
+    world = random_world(settings.world, seed=0)
+    assert gradient_difference(FastLoop(settings, world), PlainLoop(settings, world)) <= 1e-5
+
+
+def test_a_difference_of_the_gradients_is_seen():
+    settings = tiny()
+    world = random_world(settings.world, seed=0)
+    fast, plain = FastLoop(settings, world), PlainLoop(settings, world)
+    with torch.no_grad():
+        plain.networks.encoder.profile.weight *= 1.01
+    assert gradient_difference(fast, plain) > 1e-4
+
+
+def test_fast_and_plain_serve_the_same_slates_and_learn_the_same_weights():
+    settings = tiny()
+    world = random_world(settings.world, seed=0)
+    fast, plain = FastLoop(settings, world), PlainLoop(settings, world)
+    for loop in (fast, plain):
+        loop.run(5)
+    for name in ("slate", "click", "next_history"):
+        assert torch.equal(fast.replay.columns[name], plain.replay.columns[name])
+    # Not weight by weight: the keys' bias has no effect, and Adam scales its rounding errors up.
+    batch = fast.sample()
+    states = [plain.plain.state(loop.networks, batch.user, batch.history) for loop in (fast, plain)]
+    torch.testing.assert_close(*states, atol=1e-4, rtol=1e-3)
+
+
+def test_fast_and_plain_have_the_same_targets():
+    settings = tiny()
+    world = random_world(settings.world, seed=0)
+    fast, plain = FastLoop(settings, world), PlainLoop(settings, world)
+    batch = fast.sample()
+    profile = world.profiles[batch.user.long()]
+    y = td_target(fast.targets, batch, profile, world.item_features, True, settings.agent)
+    torch.testing.assert_close(y, plain.plain.target(plain.targets, batch))
+
+
+def test_the_random_world_is_the_same_for_the_same_seed_only():
+    sizes = WorldSizes(**SIZES)
+    one, same, other = (random_world(sizes, seed) for seed in (0, 0, 1))
+    assert torch.equal(one.response.qkv, same.response.qkv)
+    assert torch.equal(one.population.likes, same.population.likes)
+    assert not torch.equal(one.profiles, other.profiles)
+
+
+@pytest.mark.slow
+def test_neither_ray_nor_gymnasium_is_needed():
+    command = [sys.executable, "-c", BLOCKED, *TINY]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_ray_that_is_asked_for_and_missing_is_one_line():
+    program = (
+        "import sys; sys.modules['ray'] = None\nfrom rl_rec.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, "bench", "train", *TINY, "--with-ray"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "--with-ray needs Ray" in done.stderr
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("name, ratio", [("rollout", "env_runner_to_bare"), ("train", "rllib_to_fast")])
+def test_rllib_is_measured_beside_the_bare_loop(ray_session, name, ratio):
+    arguments = ["bench", name, *TINY, "--with-ray", "--json"]
+    done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert json.loads(done.stdout)[ratio] > 0
