@@ -227,8 +227,9 @@ def test_soft_effect_neither_shows_nor_feels_what_may_not_be_shown(hand_agent):
 def test_soft_effect_of_used_up_candidates_is_finite(hand_agent):
     agent = hand_agent(policy_action="soft_effect")
     batch = hand_batch(candidates=torch.tensor([[2, 4], [2, 4]]), history=torch.tensor([[0, 2, 4], [0, 0, 1]]))
-    agent.predict(batch, forbid_repeats=True).policy_q.sum().backward()
-    assert agent.networks.hyper_actor.bias.grad.isfinite().all()
+    policy_q = agent.predict(batch, forbid_repeats=True).policy_q
+    policy_q.sum().backward()
+    assert policy_q.isfinite().all() and agent.networks.hyper_actor.bias.grad.isfinite().all()
 
 
 # --- what the critic sees -----------------------------------------------------------------------------
