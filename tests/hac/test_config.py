@@ -94,6 +94,7 @@ def test_plain_data_holds_every_setting():
     assert TrainSettings[HACSettings].from_mapping(settings.model_dump(mode="json")) == settings
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize(
     "space, message",
     [
@@ -114,6 +115,7 @@ def test_a_search_space_over_a_misspelt_key_does_not_run_on_the_defaults(space, 
         config.validate()
 
 
+@pytest.mark.ray
 def test_a_search_space_over_a_known_key_is_taken():
     from rl_rec.hac.algorithm import HACConfig
 
@@ -122,6 +124,7 @@ def test_a_search_space_over_a_known_key_is_taken():
     assert config.train_settings().agent.gamma == 0.5
 
 
+@pytest.mark.ray
 def test_async_needs_somebody_to_wait_for():
     from rl_rec.hac.algorithm import HACConfig
 
