@@ -21,6 +21,8 @@ def verify(folder: Path) -> None:
         UserError: no manifest, or files that are missing, extra or changed.
     """
     expected = read_json(folder / _MANIFEST, "a whole checkpoint")
+    if not isinstance(expected, dict):
+        raise UserError(f"{folder / _MANIFEST} does not list a checkpoint's files; use an older checkpoint")
     found = _hashes(folder)
     if found != expected:
         wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))

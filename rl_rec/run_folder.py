@@ -1,17 +1,19 @@
 """A training run on disk, read without Ray: what it was, and the policy of its newest good checkpoint.
 
 RUN/run.json                      configuration, versions, commit, data fingerprint, seed
+RUN/finished.json                 there once all user-steps are done
 RUN/trial/result.json             one line per report
 RUN/trial/checkpoint_000003/      networks, targets, optimizers, replay, generators, counters
 """
 
 import json
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from envs.errors import UserError
-from envs.files import read_json
+from envs.files import read_json, write_json
 from envs.simulator import World, WorldSettings
 from rl_rec.agents import Agent, find_agent
 from rl_rec.checkpoint import verify
@@ -20,6 +22,7 @@ from rl_rec.provenance import RUN_FILE
 from rl_rec.train_settings import TrainSettings
 
 TRIAL = "trial"
+_FINISHED = "finished.json"
 _WEIGHTS = Path("learner_group/learner/rl_module/default_policy/module_state.pkl")
 
 
@@ -38,7 +41,7 @@ class RunFolder:
             config = described["config"]
             self.agent: Agent = find_agent(config["algorithm"])
             self.simulator = Path(config["simulator"])
-            values: dict[str, Any] = config["settings"]
+            values: dict[str, Any] = {**config["settings"]}
         except (KeyError, TypeError):
             raise UserError(f"{self.path / RUN_FILE} does not describe a training run") from None
         settings_class = type(self.agent.train_settings())
@@ -51,17 +54,36 @@ class RunFolder:
         if not path.exists():
             return []
         by_iteration: dict[int, dict[str, Any]] = {}
-        for line in path.read_text().splitlines():
+        for line in path.read_bytes().splitlines():
             try:
                 result = json.loads(line)
-            except json.JSONDecodeError:
+                by_iteration[result["training_iteration"]] = result
+            except (ValueError, TypeError, KeyError):
                 continue  # a line that a killed process left half-written
-            by_iteration[result["training_iteration"]] = result
         return [by_iteration[iteration] for iteration in sorted(by_iteration)]
 
     def checkpoints(self) -> list[Path]:
         """Checkpoint folders, newest first; some may be torn."""
-        return sorted((self.path / TRIAL).glob("checkpoint_*"), reverse=True)
+        return checkpoints(self.path / TRIAL)
+
+    def whole_checkpoints(self) -> Iterator[Path]:
+        """Checkpoint folders that are as they were saved, newest first."""
+        for checkpoint in self.checkpoints():
+            try:
+                verify(checkpoint)
+            except UserError:
+                continue
+            yield checkpoint
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run collected all its user-steps and saved the policy that it ended with."""
+        return (self.path / _FINISHED).exists() and any(self.whole_checkpoints())
+
+    def mark_finished(self) -> None:
+        """Note that nothing is left to do."""
+        last = self.results()[-1:]
+        write_json(self.path / _FINISHED, {"iterations": last[0]["training_iteration"] if last else 0})
 
     def weights(self) -> dict[str, Any]:
         """Weights of the newest good checkpoint, as numpy arrays by name.
@@ -69,18 +91,7 @@ class RunFolder:
         Raises:
             UserError: the run has no good checkpoint.
         """
-        problem = "it has not saved a checkpoint yet"
-        for checkpoint in self.checkpoints():
-            try:
-                verify(checkpoint)
-                with (checkpoint / _WEIGHTS).open("rb") as file:
-                    weights: dict[str, Any] = pickle.load(file)
-                return weights
-            except UserError as error:
-                problem = str(error)
-            except (OSError, pickle.UnpicklingError, EOFError):
-                problem = f"{checkpoint / _WEIGHTS} cannot be read"
-        raise UserError(f"{self.path} has no policy to load: {problem}")
+        return newest_weights(self.path / TRIAL)
 
     def policy(self, world: World, rules: WorldSettings) -> Policy:
         """The greedy policy of the newest good checkpoint, for ``world`` and its rules.
@@ -90,3 +101,28 @@ class RunFolder:
         """
         policy: Policy = self.agent.load_policy(self.weights(), world, rules, self.settings.agent)
         return policy
+
+
+def checkpoints(trial: Path) -> list[Path]:
+    """Checkpoint folders of one trial, newest first; some may be torn."""
+    return sorted(trial.glob("checkpoint_*"), reverse=True)
+
+
+def newest_weights(trial: Path) -> dict[str, Any]:
+    """Weights of a trial's newest good checkpoint, as numpy arrays by name.
+
+    Raises:
+        UserError: it has no good checkpoint.
+    """
+    problem = "it has not saved a checkpoint yet"
+    for checkpoint in checkpoints(trial):
+        try:
+            verify(checkpoint)
+            with (checkpoint / _WEIGHTS).open("rb") as file:
+                weights: dict[str, Any] = pickle.load(file)
+            return weights
+        except UserError as error:
+            problem = str(error)
+        except (OSError, pickle.UnpicklingError, EOFError):
+            problem = f"{checkpoint / _WEIGHTS} cannot be read"
+    raise UserError(f"{trial.parent} has no policy to load: {problem}")

@@ -1,0 +1,167 @@
+"""`rl-rec evaluate` on a small world: what it prints and refuses, and that it needs no Ray."""
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from envs import world_folder
+from rl_rec.agents import find_agent
+from rl_rec.checkpoint import seal
+from rl_rec.cli.main import main
+from rl_rec.hac.networks import HACNetworks
+
+RULES = ["--set", "history_length=6", "--set", "max_steps=6"]
+FIELDS = {
+    "return_mean",
+    "return_ci95",
+    "normalised",
+    "depth_mean",
+    "click_rate",
+    "coverage",
+    "intra_list_diversity",
+    "episodes",
+    "seed",
+    "split",
+    "world",
+    "data_fingerprint",
+}
+
+
+@pytest.fixture(scope="module")
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("world")
+    small = ["--set", "synthetic.users=60", "--set", "synthetic.items=40", "--set", "slate_size=4"]
+    assert main(["data", "prepare", "synthetic", "--out", str(root / "data"), *small]) == 0
+    quick = ["--set", "epochs=2", "--set", "model.dim=8", "--set", "model.hidden=8", *RULES[:2]]
+    assert main(["simulator", "fit", "--data", str(root / "data"), "--out", str(root / "sim"), *quick]) == 0
+    return root / "sim"
+
+
+@pytest.fixture(scope="module")
+def run(simulator: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder as training leaves it, with networks that never learned."""
+    path = tmp_path_factory.mktemp("runs") / "hac"
+    settings = (
+        find_agent("hac")
+        .train_settings()
+        .with_overrides(["world.history_length=6", "world.max_steps=6", "agent.encoder.dim=8"])
+    )
+    dataset = world_folder.load(simulator).dataset
+    networks = HACNetworks(dataset.user_features.shape[1], dataset.item_features.shape[1], 6, settings.agent)
+    module = path / "trial/checkpoint_000000/learner_group/learner/rl_module/default_policy"
+    module.mkdir(parents=True)
+    weights = {f"networks.{name}": value.numpy() for name, value in networks.state_dict().items()}
+    (module / "module_state.pkl").write_bytes(pickle.dumps(weights))
+    seal(path / "trial/checkpoint_000000")
+    config = {"algorithm": "hac", "simulator": str(simulator), "settings": settings.model_dump(mode="json")}
+    (path / "run.json").write_text(json.dumps({"config": config}))
+    return path
+
+
+def figures(capsys, *arguments: str) -> dict:
+    capsys.readouterr()
+    assert main(["evaluate", *arguments, "--episodes", "32", "--json"]) == 0
+    return json.loads(capsys.readouterr().out)  # fails if anything else is there
+
+
+@pytest.mark.parametrize("policy", ["random", "popular", "constant", "oracle"])
+def test_a_reference_policy(simulator, capsys, policy):
+    result = figures(capsys, "--policy", policy, "--simulator", str(simulator), "--seed", "3", *RULES)
+    assert set(result) >= FIELDS
+    low, high = result["return_ci95"]
+    assert low < result["return_mean"] < high
+    assert (result["policy"], result["episodes"], result["seed"], result["split"]) == (policy, 32, 3, "test")
+    assert 1 <= result["depth_mean"] <= 6 and 0 <= result["click_rate"] <= 1
+    if policy in ("random", "oracle"):
+        assert result["normalised"] == (policy == "oracle")
+
+
+def test_a_run_in_the_world_it_was_trained_in(run, simulator, capsys):
+    result = figures(capsys, "--run", str(run))
+    assert set(result) >= FIELDS
+    assert result["run"] == str(run)
+    assert (result["world"]["history_length"], result["world"]["max_steps"]) == (6, 6)
+    random = figures(capsys, "--policy", "random", "--simulator", str(simulator), *RULES)
+    assert result["random_return"] == random["return_mean"]  # paired across calls
+
+
+def test_set_changes_the_rules_of_a_run(run, capsys):
+    assert figures(capsys, "--run", str(run), "--set", "max_steps=2")["depth_mean"] <= 2
+
+
+def test_the_split_decides_who_is_served(simulator, capsys):
+    arguments = ["--policy", "popular", "--simulator", str(simulator), *RULES]
+    results = [figures(capsys, *arguments, "--split", split) for split in ("train", "validation", "test")]
+    assert len({result["return_mean"] for result in results}) == 3
+
+
+def test_a_person_reads_a_table(simulator, capsys):
+    assert main(["evaluate", "--policy", "random", "--simulator", str(simulator), *RULES]) == 0
+    out = capsys.readouterr().out
+    for word in ("return mean", "normalised", "click rate", "coverage", "intra list diversity"):
+        assert word in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "give either --run FOLDER or --policy NAME"),
+        (["--run", "{run}", "--policy", "random"], "give either --run FOLDER or --policy NAME"),
+        (["--policy", "random"], "--policy needs --simulator"),
+        (["--policy", "best", "--simulator", "{sim}"], "best"),
+        (["--policy", "random", "--simulator", "nowhere"], "nowhere is not a simulator"),
+        (["--run", "{run}", "--simulator", "nowhere"], "nowhere is not a simulator"),
+        (["--run", "nowhere"], "nowhere is not a run"),
+        (["--run", "{sim}"], "does not describe a training run"),
+        (["--run", "{run}", "--set", "max_stpes=3"], "did you mean 'max_steps'"),
+        (["--run", "{run}", "--set", "max_steps=0"], "max_steps"),
+        (["--run", "{run}", "--set", "history_length=5"], "do not fit"),
+        (["--run", "{run}", "--set", "candidates=3"], "change candidates"),
+        (["--run", "{run}", "--episodes", "0"], "--episodes"),
+        (["--run", "{run}", "--device", "tpu"], "unknown device 'tpu'"),
+        (["--run", "{run}", "--device", "cuda:99"], "device 'cuda:99' is not available"),
+    ],
+)
+def test_bad_input_is_one_line(run, simulator, capsys, arguments, expected):
+    capsys.readouterr()
+    given = [argument.format(run=run, sim=simulator) for argument in arguments]
+    assert main(["evaluate", *given, "--json"]) == 2
+    captured = capsys.readouterr()
+    assert expected in captured.err and captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_a_run_whose_simulator_moved_away_says_which(run, tmp_path, capsys):
+    config = json.loads((run / "run.json").read_text())
+    config["config"]["simulator"] = str(tmp_path / "gone")
+    (tmp_path / "run.json").write_text(json.dumps(config))
+    assert main(["evaluate", "--run", str(tmp_path)]) == 2
+    assert "gone is not a simulator" in capsys.readouterr().err
+
+
+def test_a_run_without_checkpoint_says_so(run, tmp_path, capsys):
+    (tmp_path / "run.json").write_text((run / "run.json").read_text())
+    assert main(["evaluate", "--run", str(tmp_path)]) == 2
+    assert "has not saved a checkpoint yet" in capsys.readouterr().err
+
+
+def test_a_run_is_evaluated_without_ray(run):
+    program = (
+        "import sys; from rl_rec.cli.main import main\n"
+        "code = main(['evaluate', '--run', sys.argv[1], '--episodes', '4', '--json'])\n"
+        "sys.exit('ray was imported' if 'ray' in sys.modules else code)"
+    )
+    command = [sys.executable, "-c", program, str(run)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)) >= FIELDS
+
+
+def test_the_help_ends_with_an_example(capsys):
+    assert main(["evaluate", "-h"]) == 0
+    last_paragraph = capsys.readouterr().out.strip().split("\n\n")[-1]
+    assert last_paragraph.strip().startswith("Example: rl-rec evaluate ")

@@ -1,0 +1,39 @@
+"""The registry of algorithms: names, and what looking one up costs."""
+
+import subprocess
+import sys
+
+import pytest
+
+from envs.errors import UserError
+from rl_rec.agents import AGENTS, find_agent
+from rl_rec.hac.config import HACSettings
+
+
+@pytest.mark.parametrize("name", ["hca", "HAC", "sac", ""])
+def test_an_unknown_name_gets_the_nearest(name):
+    with pytest.raises(UserError, match="did you mean 'hac'"):
+        find_agent(name)
+
+
+def test_fields_replace_the_defaults_of_a_run():
+    settings = find_agent("hac").train_settings(steps=7, seed=3)
+    assert (settings.steps, settings.seed, settings.agent) == (7, 3, HACSettings())
+
+
+def test_settings_are_strict_down_to_the_agents():
+    with pytest.raises(UserError, match=r"did you mean 'agent\.exploration\.sigma'"):
+        find_agent("hac").train_settings().with_overrides(["agent.exploration.sgima=1"])
+
+
+@pytest.mark.parametrize("agent", AGENTS.values(), ids=AGENTS)
+def test_every_import_path_leads_somewhere(agent):
+    assert type(agent.rllib_config().train_settings()) is type(agent.train_settings())
+
+
+def test_looking_an_algorithm_up_loads_neither_torch_nor_ray():
+    program = (
+        "import sys; from rl_rec.agents import find_agent; find_agent('hac');"
+        "sys.exit(len({'torch', 'ray'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
