@@ -63,12 +63,15 @@ class OffPolicyConfig(AlgorithmConfig):
     def recommender(self, simulator: str, settings: TrainSettings[Any]) -> Self:
         """Train on the simulator folder ``simulator`` with ``settings``."""
         self.settings = settings.model_dump(mode="json")
-        world = settings.world.model_dump(mode="json")
-        self.environment(ENV_ID, env_config={"simulator": str(simulator), "settings": world})
+        self.environment(ENV_ID, env_config={"simulator": str(simulator)})
         self.env_runners(num_env_runners=settings.rollout.runners)
         self.learners(num_gpus_per_learner=1 if settings.device.startswith("cuda") else 0)
         self.debugging(seed=settings.seed)
         return self
+
+    def world_config(self, **changes: Any) -> dict[str, Any]:
+        """``env_config`` with the rules of ``settings``, the only place where a search may vary them."""
+        return {**self.env_config, "settings": self.train_settings().world.model_dump(mode="json"), **changes}
 
     def train_settings(self) -> TrainSettings[Any]:
         """The settings, checked.
@@ -89,12 +92,17 @@ class OffPolicyConfig(AlgorithmConfig):
         settings = self.train_settings()
         if settings.rollout.mode == "async" and settings.rollout.runners == 0:
             raise ValueError("rollout.mode=async needs rollout.runners >= 1")
+        if self.num_env_runners != settings.rollout.runners:
+            raise ValueError(
+                f"num_env_runners={self.num_env_runners} but rollout.runners={settings.rollout.runners}: "
+                "set both, Tune reserves resources by the first"
+            )
 
     @property
     def _model_config_auto_includes(self) -> dict[str, Any]:
         settings = self.train_settings()
         return {
-            "env_config": dict(self.env_config),
+            "env_config": self.world_config(),
             "agent": settings.agent.model_dump(mode="json"),
             "seed": stream_seed(settings.seed, 3),
             "device": settings.device,
@@ -216,8 +224,9 @@ class OffPolicyAlgorithm(Algorithm):
     def evaluate_validation(self) -> dict[str, float]:
         """Greedy figures on validation users, the same users each time."""
         if self._validation is None:
-            env_config = {**self.config.env_config, "splits": ["validation"]}
-            self._validation = world_from_env_config(env_config, self._device)
+            self._validation = world_from_env_config(
+                self.config.world_config(splits=["validation"]), self._device
+            )
         world, rules = self._validation
         module = self.env_runner.module[DEFAULT_MODULE_ID]
         result = evaluate(

@@ -70,7 +70,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
 
     def make_env(self) -> None:
         """Load the world and seat the first users."""
-        world, rules = world_from_env_config(self.config.env_config, self._device)
+        world, rules = world_from_env_config(self.config.world_config(), self._device)
         users, seed = self._settings.rollout.users, self._settings.seed
         self._simulator = Simulator(world, rules, users, seed, stream=self.worker_index or 0)
 

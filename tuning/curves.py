@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rl_rec import metrics as names
@@ -40,27 +41,34 @@ def draw_learning_curve(
         high = [e["return_ci95_high"] for _, e in evaluated]
         axes.plot(steps, mean, "o-", color="C0", markersize=4, label="validation users, greedy (95% interval)")
         axes.fill_between(steps, low, high, color="C0", alpha=0.15, linewidth=0)
-    right = axes.get_xlim()[1]
-    for name, value in (references or {}).items():
-        axes.axhline(value, color="0.35", linewidth=0.8, linestyle="--")
-        axes.annotate(
-            name,
-            (right, value),
-            xytext=(-4, 3),
-            textcoords="offset points",
-            ha="right",
-            fontsize=8,
-            color="0.35",
-        )
+    axes.set_ylim(bottom=min(0.0, *(references or {}).values(), 0.0))
+    _draw_references(axes, references or {})
     axes.set(
         xlabel="user-steps",
         ylabel="mean return of an episode",
         title=f"{run.agent.name.upper()}, seed {run.settings.seed}, repeats={run.settings.world.repeats}",
     )
-    axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
     axes.spines[["top", "right"]].set_visible(False)
     draft = path.with_name(f".{path.name}")
     figure.savefig(draft, dpi=120, format="png")
     draft.replace(path)
     return path
+
+
+def _draw_references(axes: Axes, references: Mapping[str, float]) -> None:
+    """Dashed lines with their names in the right margin, names of close lines side by side."""
+    bottom, top = axes.get_ylim()
+    top = max(top, 1.05 * max(references.values(), default=0.0))
+    axes.set_ylim(bottom, top)
+    labels: list[tuple[float, list[str]]] = []
+    for name, value in sorted(references.items(), key=lambda item: item[1]):
+        axes.axhline(value, color="0.35", linewidth=0.8, linestyle="--")
+        if labels and value - labels[-1][0] < 0.05 * (top - bottom):
+            labels[-1][1].append(name)
+        else:
+            labels.append((value, [name]))
+    for value, names_there in labels:
+        place = (1.01, value)
+        text = ", ".join(names_there)
+        axes.annotate(text, place, xycoords=("axes fraction", "data"), va="center", fontsize=8, color="0.35")

@@ -42,6 +42,7 @@ def _config(settings: BenchSettings, world: World, report_every: int) -> Any:
         seed=settings.seed,
         device=settings.device,
         report_every=report_every,
+        world=settings.world_rules(),
         rollout=RolloutSettings(users=settings.users, fragment=settings.fragment),
         replay=ReplaySettings(
             capacity=settings.capacity,
@@ -54,7 +55,7 @@ def _config(settings: BenchSettings, world: World, report_every: int) -> Any:
     )
     config = HACConfig()
     config.settings = train.model_dump(mode="json")
-    config.environment(ENV_ID, env_config={"world": world, "settings": settings.world_rules()})
+    config.environment(ENV_ID, env_config={"world": world})
     return config.env_runners(num_env_runners=0).learners(num_gpus_per_learner=_gpus(settings.device))
 
 

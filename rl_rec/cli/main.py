@@ -18,6 +18,7 @@ SUMMARIES = {
     "simulator": "Fit the user simulator to a dataset and check its calibration.",
     "train": "Train an agent inside the simulator.",
     "evaluate": "Measure a trained agent, one episode per user.",
+    "study": "Compare variants of an agent over seeds, as one table.",
     "bench": "Measure throughput and latency on this machine.",
     "quickstart": "Walk the whole way: logs, simulator, agent, result.",
 }

@@ -71,19 +71,19 @@ class HACSettings(Settings):
     """Discount γ."""
     critic_action: Literal["effect", "hyper"] = "effect"
     """What the critic scores in TD learning: the inverse Ẑ(a) of the slate, or Z itself (DDPG)."""
-    policy_action: Literal["hyper", "soft_effect"] = "hyper"
+    policy_action: Literal["hyper", "soft_effect"] = "soft_effect"
     """What the policy loss feeds the critic: μ(s), or the inverse of the slate that μ(s) chooses, with the
     gradient of a softmax over the scores."""
-    policy_temperature: float = Field(0.15, gt=0.0)
+    policy_temperature: float = Field(0.5, gt=0.0)
     """Temperature of that softmax."""
-    policy_weight: float = Field(0.03, ge=0.0)
+    policy_weight: float = Field(0.02, ge=0.0)
     """Weight of L_π = −Q; too large collapses to a few items."""
-    alignment_weight: float = Field(0.1, ge=0.0)
+    alignment_weight: float = Field(0.01, ge=0.0)
     """λ_h, weight of ‖μ(s) − Ẑ(a)‖²."""
     supervision_weight: float = Field(1.0, ge=0.0)
     """λ_b, weight of the cross-entropy of each slot's score against its response."""
 
-    actor_lr: float = Field(3e-4, gt=0.0)
+    actor_lr: float = Field(1e-3, gt=0.0)
     """Adam's step size for encoder, hyper-actor and item encoder."""
     critic_lr: float = Field(1e-3, gt=0.0)
     """Adam's step size for the critic."""
