@@ -1,6 +1,9 @@
 """The whole way in one call: synthetic logs → simulator → HAC → a table beside the reference policies."""
 
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,11 @@ from envs import world_folder
 from envs.data import dataset as datasets
 from envs.data.dataset import Split
 from envs.data.prepare import PrepareSettings, prepare
-from envs.files import new_directory, write_json
+from envs.errors import UserError
+from envs.files import write_json
 from envs.fit import FitSettings, fit
 from rl_rec.agents import find_agent
+from rl_rec.cli.options import refuse_existing
 from rl_rec.cli.output import console
 from rl_rec.cli.progress import reporting
 from rl_rec.comparison import REFERENCES, Comparison
@@ -30,11 +35,40 @@ def walk(out: Path, steps: int, seed: int, device: str, overwrite: bool) -> dict
     """Do it, into the folder ``out``: ``data``, ``simulator``, ``run``, ``result.json`` and a picture.
 
     Raises:
-        UserError: ``out`` exists and ``overwrite`` is off.
+        UserError: ``out`` exists and ``overwrite`` is off, or it cannot be made.
     """
-    with new_directory(out, overwrite=overwrite) as draft:  # claims the name before any work is done
-        pass
-    del draft
+    with _claimed(out, overwrite):
+        return _walk(out, steps, seed, device)
+
+
+@contextmanager
+def _claimed(out: Path, overwrite: bool) -> Iterator[None]:
+    """Own the folder ``out`` in the block; where that fails, what was there before is there again.
+
+    A draft that is renamed in the end would not do: a run remembers where its simulator is.
+    """
+    refuse_existing(out, overwrite)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".old", dir=out.parent))
+        if out.exists():
+            out.rename(aside / out.name)
+        out.mkdir()
+    except OSError as error:
+        raise UserError(f"cannot make {out}: {error.strerror}") from None
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        if (aside / out.name).exists():
+            (aside / out.name).rename(out)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _walk(out: Path, steps: int, seed: int, device: str) -> dict[str, Any]:
+    out = out.resolve()
     data, simulator, run_path = out / "data", out / "simulator", out / "run"
 
     with reporting("1/4 logs") as progress:
