@@ -21,7 +21,8 @@ def ray_session(cpus: int, gpus: int = 0, address: str | None = None) -> Iterato
     Args:
         cpus: CPUs that the job asks for.
         gpus: GPUs that it asks for.
-        address: of a running cluster (``auto``, ``ray://...``); ``None`` starts a local instance.
+        address: of a running cluster (``auto``, ``ray://...``); ``None`` takes ``RAY_ADDRESS``, which Ray sets
+            for its jobs, and without it starts a local instance.
 
     Raises:
         UserError: the cluster cannot be reached, or does not have what the job asks for.
@@ -30,6 +31,7 @@ def ray_session(cpus: int, gpus: int = 0, address: str | None = None) -> Iterato
         _check_resources(cpus, gpus)
         yield
         return
+    address = address or os.environ.get("RAY_ADDRESS")
     environment = {name: os.environ.get(name, value) for name, value in WORKER_ENVIRONMENT.items()}
     os.environ.update(environment)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -40,6 +42,7 @@ def ray_session(cpus: int, gpus: int = 0, address: str | None = None) -> Iterato
         if address is None:
             # Trials wait for CPUs they cannot get; a laptop with fewer shares them instead.
             ray.init(
+                address="local",  # never a cluster that somebody else started on this machine
                 num_cpus=max(cpus, os.cpu_count() or 1),
                 include_dashboard=False,
                 object_store_memory=_OBJECT_STORE_BYTES,
@@ -50,7 +53,8 @@ def ray_session(cpus: int, gpus: int = 0, address: str | None = None) -> Iterato
         else:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env=runtime)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserError(f"Ray cannot start or reach {address or 'a local instance'}: {error}") from None
+        problem = " ".join(str(error).split())
+        raise UserError(f"Ray cannot start or reach {address or 'a local instance'}: {problem}") from None
     try:
         _check_resources(cpus, gpus)
         yield
