@@ -59,10 +59,12 @@ def train(
     if resume_path is not None:
         run = RunFolder(resume_path)
         settings = run.settings
+        if run.finished:
+            console.print(f"{resume_path} is finished already: {settings.steps:,} user-steps", soft_wrap=True)
+            emit(summarise(run), as_json)
+            return
     else:
-        assert algorithm is not None and out is not None
-        if out.exists():
-            raise UserError(f"{out} exists already; name another folder, or: rl-rec train --resume {out}")
+        assert algorithm is not None and simulator is not None and out is not None
         agent = find_agent(algorithm)
         fields = {"steps": steps, "seed": seed, "device": device}
         pairs = [f"{name}={value}" for name, value in fields.items() if value is not None]
@@ -73,14 +75,26 @@ def train(
     from tuning import training
     from tuning.curves import draw_learning_curve
 
-    with ray_session(cpus_for(settings), int(settings.device.startswith("cuda")), address):
-        console.print("[dim]training; interrupt with Ctrl-C and go on later with --resume[/dim]")
-        with reporting("user-steps") as progress:
-            if resume_path is not None:
-                run = training.resume(resume_path, progress)
-            else:
-                assert simulator is not None and out is not None
-                run = training.train(agent, simulator, settings, out, progress)
+    path = resume_path or out
+    assert path is not None
+    if resume_path is None:  # before Ray starts, which takes seconds
+        assert simulator is not None
+        training.check(agent, simulator, settings, path)
+    elif not any(run.whole_checkpoints()):
+        console.print("[dim]no whole checkpoint yet: starting over[/dim]")
+    try:
+        with ray_session(cpus_for(settings), int(settings.device.startswith("cuda")), address):
+            console.print("[dim]training; interrupt with Ctrl-C and go on later with --resume[/dim]")
+            with reporting("user-steps") as progress:
+                if resume_path is not None:
+                    run = training.resume(path, progress)
+                else:
+                    assert simulator is not None
+                    run = training.train(agent, simulator, settings, path, progress)
+    except KeyboardInterrupt:
+        if path.exists():
+            console.print(f"go on with: rl-rec train --resume {path}", markup=False, soft_wrap=True)
+        raise
     picture = draw_learning_curve(run)
     emit(summarise(run) | {"learning_curve": str(picture)}, as_json)
 
@@ -99,8 +113,8 @@ def summarise(run: Any) -> dict[str, Any]:
         "run": str(run.path),
         "algorithm": run.agent.name,
         "seed": run.settings.seed,
-        "user_steps": last.get("num_env_steps_sampled_lifetime"),
-        "updates": last.get("num_updates_lifetime"),
+        "user_steps": int(last.get("num_env_steps_sampled_lifetime", 0)),
+        "updates": int(last.get("num_updates_lifetime", 0)),
         "replay_ratio": last.get("replay_ratio"),
         "validation_return": evaluations[-1] if evaluations else None,
         "user_steps_per_s": last.get("user_steps_per_s"),

@@ -1,17 +1,30 @@
 """Training under Ray Tune: one run is a sweep of one trial."""
 
+import logging
 import math
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
-from ray.tune import Callback, CheckpointConfig, ResultGrid, RunConfig, TuneConfig, Tuner
+from ray.tune import (
+    Callback,
+    CheckpointConfig,
+    ExperimentAnalysis,
+    ResultGrid,
+    RunConfig,
+    TuneConfig,
+    Tuner,
+)
 
 from envs import world_folder
+from envs.data.dataset import Split
 from envs.errors import UserError
 from envs.progress import Progress, silent
+from envs.simulator import Simulator
 from rl_rec import metrics as names
 from rl_rec.agents import Agent
 from rl_rec.provenance import describe_run, write_run
@@ -23,6 +36,37 @@ class TrainingFailedError(UserError):
     """A trial ended with an error; the message is its last line."""
 
 
+def check(agent: Agent, simulator: Path, settings: TrainSettings[Any], out: Path) -> dict[str, Any]:
+    """Find what would stop a run before anything is written; needs no running Ray.
+
+    Returns:
+        The description of the run: ``run.json``.
+
+    Raises:
+        UserError: ``out`` exists or cannot be made, the simulator cannot be read, or the settings do not fit
+            its world or each other.
+    """
+    simulator, out = simulator.resolve(), out.resolve()
+    if out.exists():
+        raise UserError(
+            f"{out} exists already; name another folder, or go on with: rl-rec train --resume {out}"
+        )
+    parent = next(folder for folder in out.parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write to {parent}: choose another --out")
+    fitted = world_folder.load(simulator)
+    for split in (Split.TRAIN, Split.VALIDATION)[: 2 if settings.evaluation.every else 1]:
+        Simulator(fitted.world([split]), settings.world, 1, settings.seed)
+    with _quiet():
+        _rllib_config(agent, simulator, settings)
+    return describe_run(
+        {"algorithm": agent.name, "simulator": str(simulator), "settings": settings},
+        settings.seed,
+        fitted.dataset.fingerprint,
+        settings.device,
+    )
+
+
 def train(
     agent: Agent, simulator: Path, settings: TrainSettings[Any], out: Path, progress: Progress = silent
 ) -> RunFolder:
@@ -31,48 +75,82 @@ def train(
     Needs a running Ray.
 
     Raises:
-        UserError: ``out`` exists, the simulator cannot be read, or the settings do not fit its world.
+        UserError: as ``check``.
         TrainingFailedError: the training itself failed; the last good checkpoint stays.
+        KeyboardInterrupt: somebody interrupted it; ``resume`` goes on.
     """
-    simulator, out = simulator.resolve(), out.resolve()
-    if out.exists():
-        raise UserError(
-            f"{out} exists already; name another folder, or go on with: rl-rec train --resume {out}"
-        )
-    fitted = world_folder.load(simulator)
-    described = describe_run(
-        {"algorithm": agent.name, "simulator": str(simulator), "settings": settings},
-        settings.seed,
-        fitted.dataset.fingerprint,
-        settings.device,
-    )
-    out.mkdir(parents=True)
+    described, out = check(agent, simulator, settings, out), out.resolve()
+    try:
+        out.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"cannot make {out}: {error.strerror}") from None
     write_run(out, described)
-    return _run(_tuner(RunFolder(out)), out, progress)
+    return _start(RunFolder(out), progress)
 
 
 def resume(out: Path, progress: Progress = silent) -> RunFolder:
-    """Go on with an interrupted run from its newest checkpoint; a finished one is returned as it is.
+    """Go on with an interrupted run from its newest whole checkpoint; a finished one is returned as it is.
+
+    Needs a running Ray, unless the run is finished.
 
     Raises:
         UserError: ``out`` is not a run.
         TrainingFailedError: as ``train``.
+        KeyboardInterrupt: as ``train``.
     """
     run = RunFolder(out.resolve())
-    if not Tuner.can_restore(str(run.path)):  # stopped before Tune had noted anything
-        return _run(_tuner(run), run.path, progress)
+    if run.finished:
+        return run
+    if not _mend(run):
+        for left in (run.path / TRIAL, *run.path.glob("experiment_state-*.json"), run.path / "tuner.pkl"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+        return _start(run, progress)
     trainable = run.agent.rllib_config().algo_class
     assert trainable is not None
-    tuner = Tuner.restore(str(run.path), trainable=trainable, resume_unfinished=True, resume_errored=True)
-    return _run(tuner, run.path, progress)
+    with _quiet():
+        tuner = Tuner.restore(str(run.path), trainable=trainable, resume_unfinished=True, resume_errored=True)
+    return _run(tuner, run, progress)
 
 
-def _tuner(run: RunFolder) -> Tuner:
+def _mend(run: RunFolder) -> bool:
+    """Make the checkpoint that Tune would load the newest whole one; False where there is nothing to load.
+
+    Tune notes its checkpoints only now and then. A killed run may hold newer ones than noted, and the noted
+    one may be gone, or torn.
+    """
+    whole = next(run.whole_checkpoints(), None)
+    if whole is None or not any(run.path.glob("experiment_state-*.json")):
+        return False
+    trials = ExperimentAnalysis(str(run.path)).trials
+    if not trials or trials[0].checkpoint is None:
+        return False
+    noted = run.path / TRIAL / Path(trials[0].checkpoint.path).name
+    if noted != whole:
+        draft = noted.with_name(f".{noted.name}.partial")
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.copytree(whole, draft)
+        shutil.rmtree(noted, ignore_errors=True)
+        draft.rename(noted)
+    for checkpoint in run.checkpoints():
+        if checkpoint.name > noted.name:  # Tune would write into it, file by file
+            shutil.rmtree(checkpoint)
+    return True
+
+
+def _rllib_config(agent: Agent, simulator: Path, settings: TrainSettings[Any]) -> Any:
+    config = agent.rllib_config().recommender(str(simulator), settings)
+    try:
+        config.validate()
+    except ValueError as error:  # settings that do not fit each other
+        raise UserError(str(error)) from None
+    return config
+
+
+def _start(run: RunFolder, progress: Progress) -> RunFolder:
     settings = run.settings
-    config = run.agent.rllib_config().recommender(str(run.simulator), settings)
-    config.validate()
-    assert config.algo_class is not None
-    return Tuner(
+    with _quiet():
+        config = _rllib_config(run.agent, run.simulator, settings)
+    tuner = Tuner(
         config.algo_class,
         param_space=config,
         tune_config=TuneConfig(trial_name_creator=_trial_name, trial_dirname_creator=_trial_name),
@@ -89,21 +167,52 @@ def _tuner(run: RunFolder) -> Tuner:
             verbose=0,
         ),
     )
+    return _run(tuner, run, progress)
 
 
 def _trial_name(trial: Any) -> str:
     return TRIAL
 
 
-def _run(tuner: Tuner, out: Path, progress: Progress) -> RunFolder:
-    with _ReportProgress.to(progress):
+def _run(tuner: Tuner, run: RunFolder, progress: Progress) -> RunFolder:
+    with _quiet(), _ReportProgress.to(progress):
         results: ResultGrid = tuner.fit()
     error = results[0].error
     if error is not None:
-        raise TrainingFailedError(
-            f"training failed: {_last_line(error)} (the last good checkpoint is kept in {out})"
+        kept = (
+            "its last checkpoint is kept" if any(run.whole_checkpoints()) else "it had saved no checkpoint yet"
         )
-    return RunFolder(out)
+        raise TrainingFailedError(f"training failed: {_last_line(error)} ({run.path}: {kept})")
+    # Tune ends its loop on Ctrl-C and returns as if all were well.
+    if (results[0].metrics or {}).get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0) < run.settings.steps:
+        raise KeyboardInterrupt
+    run.mark_finished()
+    return run
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave the terminal to our progress: no tables, notices and tracebacks of Tune and RLlib in the block.
+
+    ``RL_REC_TRACEBACK=1`` lets their errors through.
+    """
+    level = logging.ERROR if os.environ.get("RL_REC_TRACEBACK") else logging.CRITICAL
+    loggers = {name: logging.getLogger(name) for name in ("ray.rllib", "ray.tune")}
+    levels = {name: logger.level for name, logger in loggers.items()}
+    # Tune's newer output engine prints its tables even at verbose=0.
+    before = os.environ.get("RAY_AIR_NEW_OUTPUT")
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    for logger in loggers.values():
+        logger.setLevel(level)
+    try:
+        yield
+    finally:
+        for name, logger in loggers.items():
+            logger.setLevel(levels[name])
+        if before is None:
+            del os.environ["RAY_AIR_NEW_OUTPUT"]
+        else:
+            os.environ["RAY_AIR_NEW_OUTPUT"] = before
 
 
 def _last_line(error: BaseException) -> str:
