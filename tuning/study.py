@@ -67,7 +67,7 @@ def study(
         progress: called with the user-steps of all trials.
 
     Raises:
-        UserError: bad settings, or a trial failed.
+        UserError: bad settings, two equal variants, or a trial failed.
     """
     simulator, out = simulator.resolve(), out.resolve()
     if out.exists():
@@ -77,7 +77,10 @@ def study(
     for (index, world), (name, changes), seed in itertools.product(
         enumerate(worlds), variants.items(), range(seeds)
     ):
-        cells[f"{name}-world{index}-seed{seed}"] = base.with_overrides([*world, *changes, f"seed={seed}"])
+        cell = base.with_overrides([*world, *changes, f"seed={seed}"])
+        if cell in cells.values():
+            raise UserError(f"variant {name!r} has the same settings as another one in the same world")
+        cells[f"{name}-world{index}-seed{seed}"] = cell
     out.mkdir(parents=True)
     described = {"algorithm": agent.name, "simulator": str(simulator), "variants": variants, "worlds": worlds}
     write_run(out, describe_run({**described, "settings": base}, 0, fitted.dataset.fingerprint, base.device))
@@ -147,7 +150,9 @@ def _table(
     rows: dict[str, Any] = {}
     for reference in REFERENCES:
         reached = comparison.run_reference(reference)
-        rows[reference] = {k: reached[k] for k in ("return_mean", "return_ci95", "normalised", "distinct_items")}
+        rows[reference] = {
+            k: reached[k] for k in ("return_mean", "return_ci95", "normalised", "distinct_items")
+        }
     baseline: list[float] | None = None
     for name, trials in variants.items():
         figures = [
