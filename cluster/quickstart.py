@@ -111,15 +111,16 @@ def _walk(out: Path, steps: int, seed: int, device: str) -> dict[str, Any]:
 
 def render(result: Mapping[str, Any]) -> Group:
     """The table of all policies, and where the pictures are."""
-    table = Table(title=f"Test users, {_EPISODES} episodes, {result['steps']:,} user-steps of training")
-    for column in ("policy", "return", "95% interval", "normalised", "click rate", "depth", "distinct items"):
-        table.add_column(column, justify="left" if column == "policy" else "right")
+    title = f"Test users, {_EPISODES} episodes, {result['steps']:,} user-steps of training"
+    table = Table(title=title, box=None, padding=(0, 1), header_style="bold")
+    for column in ("policy", "return", "95% interval", "normalised", "click rate", "depth", "items shown"):
+        table.add_column(column, justify="left" if column == "policy" else "right", no_wrap=True)
     for name, figures in result["policies"].items():
         low, high = figures["return_ci95"]
         table.add_row(
             name.upper() if name == "hac" else name,
             f"{figures['return_mean']:.2f}",
-            f"{low:.2f} to {high:.2f}",
+            f"{low:.2f}–{high:.2f}",
             f"{figures['normalised']:.2f}",
             f"{figures['click_rate']:.2f}",
             f"{figures['depth_mean']:.1f}",
