@@ -77,10 +77,10 @@ def render(result: Mapping[str, Any]) -> Group:
     tables = []
     for world in result["tables"]:
         rules = world["world"]
-        table = Table(
-            title=f"repeats={rules['repeats']}, {result['steps']:,} user-steps, {result['seeds']} seeds"
-        )
-        for column in ("policy", "return", "95% interval", "normalised", "distinct", "paired difference"):
+        budget = f"{result['steps']:,} user-steps, {result['seeds']} seeds"
+        title = f"repeats={rules['repeats']}, {budget}"
+        table = Table(title=title, box=None, padding=(0, 1), header_style="bold")
+        for column in ("policy", "return", "95% interval", "norm.", "items", "paired difference"):
             table.add_column(column, justify="left" if column == "policy" else "right", no_wrap=True)
         for name, row in world["rows"].items():
             low, high = row["return_ci95"]
