@@ -92,7 +92,7 @@ class OffPolicyConfig(AlgorithmConfig):
         settings = self.train_settings()
         if settings.rollout.mode == "async" and settings.rollout.runners == 0:
             raise ValueError("rollout.mode=async needs rollout.runners >= 1")
-        if self.num_env_runners != settings.rollout.runners:
+        if not self.in_evaluation and self.num_env_runners != settings.rollout.runners:
             raise ValueError(
                 f"num_env_runners={self.num_env_runners} but rollout.runners={settings.rollout.runners}: "
                 "set both, Tune reserves resources by the first"
