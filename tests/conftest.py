@@ -9,10 +9,18 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from envs import world_folder
+from envs.calibration import Quality, Reliability
+from envs.data import dataset as datasets
+from envs.data.prepare import PrepareSettings, prepare
+from envs.data.synthetic import SyntheticSettings
+from envs.fit import FitReport, FitSettings
 from envs.response import FrozenResponse, ResponseModel, ResponseSettings
 from envs.simulator import Population, World
 
@@ -78,3 +86,42 @@ def _small_world(
         likes_before=torch.arange(sessions).repeat(users) * (likes // (sessions - 1)),
     )
     return World(response, population, profiles, features, slate)
+
+
+@pytest.fixture(scope="session")
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simulator folder with a response model that was never fitted: as good as any to learn in."""
+    root = tmp_path_factory.mktemp("simulator")
+    planted = SyntheticSettings(users=60, items=30, sessions_per_user=4, clusters=3, taste_dim=3)
+    dataset = prepare("synthetic", None, PrepareSettings(slate_size=4, synthetic=planted))
+    datasets.save(dataset, root / "data")
+    fit = FitSettings(model=ResponseSettings(dim=8, hidden=8))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = ResponseModel(dataset.user_features.shape[1], dataset.item_features.shape[1], fit.model)
+    bins = Reliability(np.array([0.2, 0.6]), np.array([0.3, 0.5]), np.array([4, 4]))
+    report = FitReport({"model": Quality(0.7, 0.5, 0.01)}, bins, [0.7], [0.6], 8)
+    world_folder.save(root / "sim", root / "data", dataset, model, fit, report, {})
+    return root / "sim"
+
+
+@pytest.fixture(scope="session")
+def small_run() -> list[str]:
+    """Assignments of a run in ``simulator`` that takes a moment."""
+    return [
+        "report_every=100",
+        "checkpoint_every=100",
+        "world.history_length=4",
+        "world.max_steps=5",
+        "rollout.users=10",
+        "rollout.fragment=5",
+        "replay.learning_starts=50",
+        "replay.batch_size=16",
+        "replay.capacity=250",
+        "evaluation.every=200",
+        "evaluation.episodes=16",
+        "agent.encoder.dim=8",
+        "agent.encoder.heads=2",
+        "agent.encoder.feedforward=8",
+        "agent.item_hidden=4",
+    ]

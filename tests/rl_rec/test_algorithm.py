@@ -14,13 +14,7 @@ import torch
 
 import rl_rec.algorithm as algorithm_module
 from envs import world_folder
-from envs.calibration import Quality, Reliability
-from envs.data import dataset as datasets
 from envs.data.dataset import Split
-from envs.data.prepare import PrepareSettings, prepare
-from envs.data.synthetic import SyntheticSettings
-from envs.fit import FitReport, FitSettings
-from envs.response import ResponseModel, ResponseSettings
 from rl_rec.hac.config import HACSettings
 from rl_rec.train_settings import TrainSettings
 
@@ -39,23 +33,6 @@ BASE = {
         "critic_hidden": [8],
     },
 }
-
-
-@pytest.fixture(scope="module")
-def simulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A simulator folder with a response model that was never fitted: as good as any to learn in."""
-    root = tmp_path_factory.mktemp("simulator")
-    planted = SyntheticSettings(users=60, items=30, sessions_per_user=4, clusters=3, taste_dim=3)
-    dataset = prepare("synthetic", None, PrepareSettings(slate_size=4, synthetic=planted))
-    datasets.save(dataset, root / "data")
-    fit = FitSettings(model=ResponseSettings(dim=8, hidden=8))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = ResponseModel(dataset.user_features.shape[1], dataset.item_features.shape[1], fit.model)
-    bins = Reliability(np.array([0.2, 0.6]), np.array([0.3, 0.5]), np.array([4, 4]))
-    report = FitReport({"model": Quality(0.7, 0.5, 0.01)}, bins, [0.7], [0.6], 8)
-    world_folder.save(root / "sim", root / "data", dataset, model, fit, report, {})
-    return root / "sim"
 
 
 @pytest.fixture

@@ -21,11 +21,11 @@ def test_interval_of_one_seed_is_unknown():
     assert all(math.isnan(bound) for bound in interval95([1.0]))
 
 
-def test_a_misspelt_variant_is_refused_before_anything_is_written(tmp_path: Path, simulator_folder: Path):
+def test_a_misspelt_variant_is_refused_before_anything_is_written(tmp_path: Path, simulator: Path):
     from rl_rec.agents import find_agent
 
     agent = find_agent("hac")
-    arguments = (agent, simulator_folder, agent.train_settings(), {"a": ["agent.gama=0.5"]}, [[]], 1, 8)
+    arguments = (agent, simulator, agent.train_settings(), {"a": ["agent.gama=0.5"]}, [[]], 1, 8)
     with pytest.raises(UserError, match=r"agent\.gamma"):
         study(*arguments, tmp_path / "study")
     assert not (tmp_path / "study").exists()
@@ -33,7 +33,7 @@ def test_a_misspelt_variant_is_refused_before_anything_is_written(tmp_path: Path
 
 @pytest.mark.ray
 def test_a_study_trains_every_variant_in_every_world(
-    tmp_path: Path, simulator_folder: Path, small_run: list[str], ray_session: None
+    tmp_path: Path, simulator: Path, small_run: list[str], ray_session: None
 ):
     from cluster.study_cli import study as command
 
@@ -45,7 +45,7 @@ def test_a_study_trains_every_variant_in_every_world(
     arguments = [
         "hac",
         "--simulator",
-        str(simulator_folder),
+        str(simulator),
         "--out",
         str(out),
         *size,
@@ -78,10 +78,10 @@ def test_a_study_trains_every_variant_in_every_world(
     assert (out / "run.json").exists()
 
 
-def test_equal_variants_are_refused(tmp_path: Path, simulator_folder: Path):
+def test_equal_variants_are_refused(tmp_path: Path, simulator: Path):
     from rl_rec.agents import find_agent
 
     agent = find_agent("hac")
     variants: dict[str, list[str]] = {"hac": [], "again": ["agent.gamma=0.9"]}  # the default
     with pytest.raises(UserError, match="'again' has the same settings"):
-        study(agent, simulator_folder, agent.train_settings(), variants, [[]], 1, 8, tmp_path / "study")
+        study(agent, simulator, agent.train_settings(), variants, [[]], 1, 8, tmp_path / "study")
