@@ -49,18 +49,8 @@ class RunFolder:
         self.fingerprint: str | None = described.get("data_fingerprint")
 
     def results(self) -> list[dict[str, Any]]:
-        """One entry per report; where a resumed run repeated some, the later one counts."""
-        path = self.path / TRIAL / "result.json"
-        if not path.exists():
-            return []
-        by_iteration: dict[int, dict[str, Any]] = {}
-        for line in path.read_bytes().splitlines():
-            try:
-                result = json.loads(line)
-                by_iteration[result["training_iteration"]] = result
-            except (ValueError, TypeError, KeyError):
-                continue  # a line that a killed process left half-written
-        return [by_iteration[iteration] for iteration in sorted(by_iteration)]
+        """One entry per report; see ``read_results``."""
+        return read_results(self.path / TRIAL)
 
     def checkpoints(self) -> list[Path]:
         """Checkpoint folders, newest first; some may be torn."""
@@ -101,6 +91,21 @@ class RunFolder:
         """
         policy: Policy = self.agent.load_policy(self.weights(), world, rules, self.settings.agent)
         return policy
+
+
+def read_results(trial: Path) -> list[dict[str, Any]]:
+    """One entry per report; where a resumed run repeated some, the later one counts."""
+    path = trial / "result.json"
+    if not path.exists():
+        return []
+    by_iteration: dict[int, dict[str, Any]] = {}
+    for line in path.read_bytes().splitlines():
+        try:
+            result = json.loads(line)
+            by_iteration[result["training_iteration"]] = result
+        except (ValueError, TypeError, KeyError):
+            continue  # a line that a killed process left half-written
+    return [by_iteration[iteration] for iteration in sorted(by_iteration)]
 
 
 def checkpoints(trial: Path) -> list[Path]:

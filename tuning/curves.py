@@ -1,13 +1,15 @@
 """Pictures of training runs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rl_rec import metrics as names
-from rl_rec.run_folder import RunFolder
+from rl_rec.run_folder import RunFolder, read_results
+from tuning.intervals import interval95
 
 
 def draw_learning_curve(
@@ -72,3 +74,36 @@ def _draw_references(axes: Axes, references: Mapping[str, float]) -> None:
         place = (1.01, value)
         text = ", ".join(names_there)
         axes.annotate(text, place, xycoords=("axes fraction", "data"), va="center", fontsize=8, color="0.35")
+
+
+def draw_study(trials: Mapping[str, Sequence[Path]], title: str, path: Path) -> Path:
+    """Draw what exploration earned over user-steps: mean over seeds with a 95% interval, one line a variant.
+
+    Args:
+        trials: by variant, its trials' folders, one a seed.
+        title: of the picture.
+        path: the PNG to write.
+    """
+    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, seeds in trials.items():
+        curves = [_training_curve(trial) for trial in seeds]
+        steps = sorted(set.intersection(*(set(curve) for curve in curves)))
+        bounds = [interval95([curve[step] for curve in curves]) for step in steps]
+        (line,) = axes.plot(steps, [np.mean([curve[step] for curve in curves]) for step in steps], label=name)
+        low, high = zip(*bounds, strict=True)
+        axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    axes.set(xlabel="user-steps", ylabel="mean return while exploring, training users", title=title)
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, loc="lower right")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def _training_curve(trial: Path) -> dict[int, float]:
+    return {
+        int(result["num_env_steps_sampled_lifetime"]): result["env_runners"][names.RETURN_MEAN]
+        for result in read_results(trial)
+        if names.RETURN_MEAN in result.get("env_runners", {})
+    }

@@ -13,7 +13,6 @@ import numpy as np
 from ray import tune
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.tune import Callback, CheckpointConfig, RunConfig, TuneConfig, Tuner
-from scipy import stats
 
 from envs import world_folder
 from envs.data.dataset import Split
@@ -27,17 +26,11 @@ from rl_rec.json_values import json_value
 from rl_rec.provenance import describe_run, write_run
 from rl_rec.run_folder import newest_weights
 from rl_rec.train_settings import TrainSettings
+from tuning.curves import draw_study
+from tuning.intervals import interval95
 
 Variants = Mapping[str, Sequence[str]]
 """By name, the ``path.to.field=value`` assignments that make each variant."""
-
-
-def interval95(values: Sequence[float]) -> tuple[float, float]:
-    """95% t-interval of the mean of independent ``values``; NaN for fewer than two."""
-    if len(values) < 2:
-        return (float("nan"), float("nan"))
-    mean, half = np.mean(values), stats.sem(values) * stats.t.ppf(0.975, len(values) - 1)
-    return (float(mean - half), float(mean + half))
 
 
 def study(
@@ -63,7 +56,7 @@ def study(
         worlds: what each world changes, e.g. ``[["world.repeats=forbid"]]``.
         seeds: number of seeds.
         episodes: test users served per evaluation.
-        out: folder to write: ``run.json``, ``study.json`` and Tune's own files.
+        out: folder to write: ``run.json``, ``study.json``, pictures and Tune's own files.
         progress: called with the user-steps of all trials.
 
     Raises:
@@ -90,16 +83,12 @@ def study(
     tables = []
     for index, world in enumerate(worlds):
         rules = base.with_overrides(world).world
-        tables.append(
-            _table(
-                agent,
-                Comparison(fitted, Split.TEST, rules, episodes, seed=0, device=base.device),
-                rules,
-                {n: [f"{n}-world{index}-seed{seed}" for seed in range(seeds)] for n in variants},
-                cells,
-                weights,
-            )
-        )
+        trials = {name: [f"{name}-world{index}-seed{seed}" for seed in range(seeds)] for name in variants}
+        comparison = Comparison(fitted, Split.TEST, rules, episodes, seed=0, device=base.device)
+        tables.append(_table(agent, comparison, rules, trials, cells, weights))
+        folders = {name: [out / trial for trial in of_name] for name, of_name in trials.items()}
+        title = f"{fitted.dataset.name}, repeats={rules.repeats}, {seeds} seeds"
+        draw_study(folders, title, out / f"learning_curves_world{index}.png")
     result = {**described, "steps": base.steps, "seeds": seeds, "episodes": episodes, "tables": tables}
     write_json(out / "study.json", json_value(result))
     return result

@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from envs.errors import UserError
-from tuning.study import interval95, study
+from tuning.intervals import interval95
+from tuning.study import study
 
 
 def test_interval_is_students_over_seeds():
@@ -76,6 +77,7 @@ def test_a_study_trains_every_variant_in_every_world(
     }
     assert settings["supervision-world1-seed0"]["agent"]["policy_weight"] == 0
     assert (out / "run.json").exists()
+    assert (out / "learning_curves_world1.png").stat().st_size > 1000
 
 
 def test_equal_variants_are_refused(tmp_path: Path, simulator: Path):
