@@ -30,12 +30,12 @@ class EncoderLayer(nn.TransformerEncoderLayer):
 
         Args:
             x: (B, T, D).
-            mask: (B, 1, T, T) float, −inf where query t may not read key t'.
+            mask: (B, 1, T, T) float, causal, −inf where query t may not read key t'.
             noise: generator of the dropout masks; ``None`` switches dropout off.
         """
         attention = self.self_attn
-        projected = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)  # (B, T, 3D)
-        return self._finish(x, self_attention(projected, mask, self.heads), noise)
+        weight, bias = attention.in_proj_weight, attention.in_proj_bias
+        return self._finish(x, self_attention(x, weight, bias, mask, self.heads), noise)
 
     def last_position(self, x: Tensor, mask: Tensor, noise: torch.Generator | None = None) -> Tensor:
         """Transform the last token only; it may read every token that ``mask`` leaves.

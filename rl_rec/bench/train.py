@@ -107,7 +107,11 @@ class FastLoop(TrainingLoop):
         self.actor.weights_changed()
 
     def make_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Fused Adam."""
+        """Fused Adam; the lists of parameters are made once, as in the Learner."""
+        self._followed: tuple[list[Tensor], list[Tensor]] = (
+            list(self.targets.parameters()),
+            list(self.networks.parameters()),
+        )
         actor, critic = self.networks.policy_parameters(), self.networks.critic.parameters()
         return [
             torch.optim.Adam(actor, lr=self.agent.actor_lr, fused=True),
@@ -126,8 +130,8 @@ class FastLoop(TrainingLoop):
 
     def move_targets(self) -> None:
         """All at once."""
-        targets: list[Tensor] = list(self.targets.parameters())
-        torch._foreach_lerp_(targets, list(self.networks.parameters()), self.agent.tau)
+        targets, networks = self._followed
+        torch._foreach_lerp_(targets, networks, self.agent.tau)
 
 
 class PlainLoop(TrainingLoop):

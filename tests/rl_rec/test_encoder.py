@@ -48,8 +48,10 @@ def gradients(layer: EncoderLayer, output: torch.Tensor, x: torch.Tensor) -> lis
 
 @pytest.mark.parametrize("heads", HEADS)
 @pytest.mark.parametrize("in_cache", [1, 200, 10**9])  # one user at a time, some, all
-def test_all_positions_equal_the_transformer_layer(heads, in_cache, monkeypatch):
+@pytest.mark.parametrize("lanes", [1, 3, 16])  # two equal blocks of queries, two unequal ones, one
+def test_all_positions_equal_the_transformer_layer(heads, in_cache, lanes, monkeypatch):
     monkeypatch.setattr(attention, "_SCORES_IN_CACHE", in_cache)
+    monkeypatch.setattr(attention, "_LANES", lanes)
     model = encoder(heads)
     layer, history = model.layers[0], padded_histories()
     assert isinstance(layer, EncoderLayer)
