@@ -21,7 +21,8 @@ def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         overwrite: replace an existing directory; otherwise one that holds anything is refused.
 
     Raises:
-        UserError: ``path`` exists and ``overwrite`` is off, or its parent cannot be written.
+        UserError: ``path`` exists and ``overwrite`` is off, also when somebody else wrote it meanwhile, or its
+            parent cannot be written.
     """
     path = Path(path)
     if path.exists() and not overwrite and not (path.is_dir() and not any(path.iterdir())):
@@ -34,7 +35,9 @@ def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     try:
         yield draft
         draft.chmod(0o755)
-        if path.exists():
+        if not overwrite:
+            _rename_to_new(draft, path)
+        elif path.exists():
             discarded = draft.with_suffix(".old")
             os.rename(path, discarded)
             os.rename(draft, path)
@@ -43,6 +46,15 @@ def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             os.rename(draft, path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _rename_to_new(draft: Path, path: Path) -> None:
+    try:
+        os.rename(draft, path)  # onto nothing or an empty folder
+    except OSError as error:
+        if path.exists():
+            raise UserError(f"{path} was written by another command meanwhile: name another folder") from None
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -57,12 +69,16 @@ def read_json(path: Path, what: str) -> Any:
     """Read JSON; ``what`` names the expected content in the error.
 
     Raises:
-        UserError: the file is missing or malformed (with the line number).
+        UserError: the file is missing, unreadable or malformed (with the line number).
     """
     try:
         return json.loads(Path(path).read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} is missing: {Path(path).parent} is not {what}") from None
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}): {Path(path).parent} is not {what}"
+        ) from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: malformed JSON ({error.msg})") from None
     except UnicodeDecodeError:

@@ -66,6 +66,16 @@ def test_an_empty_folder_is_taken(tmp_path):
     assert names_in(tmp_path / "data") == {"a.txt"}
 
 
+def test_of_two_writers_at_once_the_second_is_refused(tmp_path):
+    target = tmp_path / "data"
+    with pytest.raises(UserError, match="another command"), new_directory(target) as slow:
+        (slow / "slow.txt").write_text("slow")
+        with new_directory(target) as fast:
+            (fast / "fast.txt").write_text("fast")
+    assert names_in(target) == {"fast.txt"}
+    assert names_in(tmp_path) == {"data"}
+
+
 def test_a_parent_that_is_a_file_is_a_user_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"), new_directory(tmp_path / "file" / "data"):
@@ -76,6 +86,12 @@ def test_json_comes_back_and_leaves_no_draft(tmp_path):
     write_json(tmp_path / "a.json", {"b": [1, None]})
     assert read_json(tmp_path / "a.json", "a test") == {"b": [1, None]}
     assert names_in(tmp_path) == {"a.json"}
+
+
+def test_a_folder_where_json_is_expected_is_a_user_error(tmp_path):
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(UserError, match=r"cannot be read.*is not a dataset"):
+        read_json(tmp_path / "a.json", "a dataset")
 
 
 def test_a_value_without_json_form_keeps_the_old_file(tmp_path):
