@@ -16,7 +16,8 @@ class Settings(BaseModel):
     A field's docstring says what it does, its unit, and the effect of raising it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    # Infinity is within "greater than 0", and no setting means anything there.
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str = "") -> Self:

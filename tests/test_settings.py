@@ -98,3 +98,11 @@ def test_a_cross_field_check_keeps_its_own_message():
 def test_settings_cannot_be_changed_in_place():
     with pytest.raises(ValidationError):
         Outer().seed = 1
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e999"])
+def test_numbers_are_finite(value):
+    class Open(Settings):
+        lr: float = Field(0.1, gt=0)
+
+    assert "lr: " in message_of(Open().with_overrides, [f"lr={value}"])
