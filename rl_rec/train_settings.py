@@ -64,7 +64,7 @@ class TrainSettings(Settings, Generic[AgentT]):
 
     steps: int = Field(100_000, ge=1)
     """User-steps to collect."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     """Seed of weights, users, responses, exploration and replay."""
     device: str = "cpu"
     """Where simulator, policy, replay and losses live: cpu or cuda."""
@@ -84,3 +84,13 @@ class TrainSettings(Settings, Generic[AgentT]):
     """Watching progress."""
     agent: AgentT
     """The algorithm's own settings."""
+
+    @model_validator(mode="after")
+    def _check_fragment(self) -> Self:
+        rows = self.rollout.users * min(self.rollout.fragment, -(-self.report_every // self.rollout.users))
+        if rows > self.replay.capacity:
+            raise ValueError(
+                f"rollout.users={self.rollout.users} bring {rows} transitions at once, replay.capacity="
+                f"{self.replay.capacity} cannot hold them: lower rollout.users or rollout.fragment"
+            )
+        return self

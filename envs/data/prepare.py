@@ -30,7 +30,7 @@ class PrepareSettings(Settings):
 
     slate_size: int = Field(10, ge=1, le=1000)
     """Exposures per session (K)."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     """Seed of the split, the factors and the synthetic world."""
     validation_fraction: float = Field(0.1, ge=0.0, lt=1.0)
     """Share of the users held out for choosing between models."""

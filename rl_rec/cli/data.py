@@ -8,6 +8,7 @@ from typing import Any
 import click
 from rich.table import Table
 
+from envs.errors import UserError
 from rl_rec.cli.options import (
     json_option,
     overridden,
@@ -56,6 +57,8 @@ def prepare(
 
     settings = overridden(PrepareSettings(), assignments, seed)
     refuse_existing(out, overwrite)
+    if raw is not None and raw.resolve().is_relative_to(out.resolve()):
+        raise UserError(f"{out} holds the raw files {raw}, which would be overwritten: name another folder")
     started_s = time.perf_counter()
     with reporting("preparing") as progress:
         dataset = prepare_dataset(name, raw, settings, progress)

@@ -55,12 +55,24 @@ def test_overwrite_replaces_the_output(tmp_path):
     assert load(tmp_path / "data").seed == 2
 
 
+def test_overwrite_does_not_take_the_raw_files_along(tmp_path, capsys):
+    (tmp_path / "ml" / "raw").mkdir(parents=True)
+    precious = tmp_path / "ml" / "raw" / "u.data"
+    precious.write_text("mine")
+    for out in (tmp_path / "ml", tmp_path / "ml" / "raw"):
+        arguments = ["--raw", str(precious.parent), "--out", str(out), "--overwrite"]
+        assert main(["data", "prepare", "ml-100k", *arguments]) == 2
+        assert "would be overwritten" in capsys.readouterr().err
+    assert precious.read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     "more, expected",
     [
         (["--set", "slate_siez=3"], "did you mean 'slate_size'"),
         (["--set", "slate_size=0"], "slate_size"),
         (["--seed", "-1"], "--seed"),
+        (["--seed", "4294967296"], "seed: Input should be less than 4294967296"),
         (["--seed", "1", "--set", "seed=2"], "give the seed once"),
         (["--raw", "nowhere"], "synthetic"),
     ],

@@ -82,6 +82,11 @@ def test_a_value_out_of_range_is_named(path, value):
     [
         ("agent.encoder.heads", 5, r"encoder.heads=5 must divide encoder.dim=32"),
         ("replay.capacity", 63, r"replay.capacity=63 must hold replay.batch_size=64"),
+        (
+            "rollout.users",
+            100_001,
+            r"rollout.users=100001 bring 100001 transitions at once, replay.capacity=100000",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_each_other_are_refused(path, value, message):
