@@ -145,6 +145,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         if self.rollout is not None:
             state["rollout"] = self.rollout.state_dict()
             state["noise"] = self._noise.get_state()
+            state["stream"] = self.worker_index or 0
             if self._check_component(COMPONENT_RL_MODULE, components, not_components):
                 state[COMPONENT_RL_MODULE] = self.module.get_state(inference_only=True)
         return state
@@ -161,7 +162,10 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                     weights = ray.get(weights)
                 self.module.set_state(weights)
             self._weights_seq_no = max(self._weights_seq_no, weights_seq_no)
-        if "rollout" in state and self.rollout is not None:
+        # RLlib gives a restarted runner the local runner's state: its users and draws would be the same in all.
+        stream = self.worker_index or 0
+        own = state.get("stream", stream) == stream
+        if "rollout" in state and own and self.rollout is not None:
             self.rollout.load_state_dict(state["rollout"])
             self._noise.set_state(state["noise"])
 

@@ -206,3 +206,23 @@ def test_spaces_are_the_facades(make_runner):
 
 def test_it_is_healthy_once_it_can_sample(make_runner):
     make_runner().assert_healthy()
+
+
+def test_a_restarted_runner_takes_weights_from_another_but_keeps_its_own_users_and_draws(make_runner):
+    local, first, second = (make_runner(worker_index=index) for index in (0, 1, 2))
+    before = {index: runner.get_state()["rollout"]["simulator"] for index, runner in ((1, first), (2, second))}
+    with torch.no_grad():
+        for parameter in local.module["default_policy"].parameters():
+            parameter.add_(1.0)
+    state = local.get_state()
+    for runner in (first, second):
+        runner.set_state(state)
+        served, sent = (r.module["default_policy"].state_dict() for r in (runner, local))
+        assert all(torch.equal(served[name], sent[name]) for name in served)
+    assert torch.equal(first.get_state()["rollout"]["simulator"]["user"], before[1]["user"])
+    assert torch.equal(second.get_state()["rollout"]["simulator"]["responses"], before[2]["responses"])
+    assert not same(sample(first), sample(second))
+
+    again = make_runner(worker_index=1)  # from a checkpoint it takes over everything
+    again.set_state(first.get_state())
+    assert same(sample(again), sample(first))
