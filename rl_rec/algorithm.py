@@ -216,6 +216,9 @@ class OffPolicyAlgorithm(Algorithm):
         """One iteration; when an evaluation is due, its figures under ``evaluation``."""
         before = self.collected
         result = cast(dict[str, Any], super().step())
+        # What was stored, not what the runners counted: a killed one takes its count along, and a run that
+        # stops at this number would never end.
+        result[NUM_ENV_STEPS_SAMPLED_LIFETIME] = self.collected
         every = self._settings.evaluation.every
         if every and self.collected // every > before // every:
             result[names.EVALUATION] = self.evaluate_validation()

@@ -157,6 +157,15 @@ def test_two_iterations_collect_learn_and_report(build):
     assert same == []
 
 
+def test_user_steps_are_what_was_stored_also_where_a_dead_runner_took_its_figures_along(build, monkeypatch):
+    algorithm = build()
+    with monkeypatch.context() as patched:
+        patched.setattr(algorithm.env_runner, "get_metrics", lambda: {})
+        algorithm.train()
+    algorithm.env_runner.metrics.reduce()  # lost
+    assert algorithm.train()["num_env_steps_sampled_lifetime"] == algorithm.collected == 200
+
+
 def test_every_trainable_parameter_is_in_exactly_one_optimizer(build):
     algorithm = build("agent.scorer=hyper_network")
     held = [p for o in learner(algorithm)._optimizer_parameters for g in o.param_groups for p in g["params"]]
