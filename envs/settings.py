@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from typing_extensions import Self
@@ -57,12 +57,20 @@ def _assign(values: dict[str, Any], path: list[str], text: str, model: type[Base
             raise UserError(_unknown_key(".".join(path[: depth + 1]), name, owner))
         if depth == len(path) - 1:
             # The literal None is the only way to write "absent" on a command line.
-            target[name] = None if text.lower() in ("none", "null") else text
+            target[name] = None if text.lower() in ("none", "null") else _value(text, owner, name)
             return
         annotation = owner.model_fields[name].annotation
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             raise UserError(f"{'.'.join(path[: depth + 1])} is a value, it has no field {path[depth + 1]!r}")
         target, owner = target[name], annotation
+
+
+def _value(text: str, owner: type[BaseModel], name: str) -> str | list[str]:
+    """A text as it is, or its parts where the field is a tuple: ``128,64`` or ``[128, 64]``; none of ``[]``."""
+    if get_origin(owner.model_fields[name].annotation) is not tuple:
+        return text
+    inside = text[1:-1] if text[:1] + text[-1:] in ("[]", "()") else text
+    return [part.strip() for part in inside.split(",")] if inside.strip() else []
 
 
 def _unknown_key(path: str, name: str, owner: type[BaseModel]) -> str:

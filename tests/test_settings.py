@@ -106,3 +106,14 @@ def test_numbers_are_finite(value):
         lr: float = Field(0.1, gt=0)
 
     assert "lr: " in message_of(Open().with_overrides, [f"lr={value}"])
+
+
+@pytest.mark.parametrize(
+    "text, expected", [("32,16", (32, 16)), ("[32, 16]", (32, 16)), ("32", (32,)), ("[]", ()), ("", ())]
+)
+def test_a_tuple_can_be_written(text, expected):
+    class Layers(Settings):
+        hidden: tuple[int, ...] = (8,)
+
+    assert Layers().with_overrides([f"hidden={text}"]).hidden == expected
+    assert "hidden.1: " in message_of(Layers().with_overrides, ["hidden=1,x"])

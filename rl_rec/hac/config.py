@@ -1,6 +1,6 @@
 """HAC's settings: networks, losses, exploration, optimisation."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
@@ -58,8 +58,8 @@ class HACSettings(Settings):
     """The state encoder."""
     item_hidden: int = Field(64, ge=0)
     """Hidden units of the item encoder φ beside its linear part; 0 makes φ linear."""
-    critic_hidden: tuple[int, ...] = (128, 64)
-    """Hidden layers of the critic."""
+    critic_hidden: tuple[Annotated[int, Field(ge=1)], ...] = (128, 64)
+    """Units of the critic's hidden layers, first to last; on the command line ``128,64``."""
     scorer: Literal["dot", "hyper_network"] = "dot"
     """``dot``: f_Z(i) = Z·φ(x_i); ``hyper_network``: Z becomes the weights of a small MLP over φ(x_i)."""
     scorer_hidden: int = Field(4, ge=1)
@@ -89,3 +89,12 @@ class HACSettings(Settings):
     """Adam's step size for the critic."""
     tau: float = Field(0.01, gt=0.0, le=1.0)
     """Share of the new weights in each target update."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.critic_action == "hyper" and self.policy_action == "soft_effect" and self.policy_weight:
+            raise ValueError(
+                "agent.critic_action=hyper trains the critic on hyper-actions, agent.policy_action=soft_effect "
+                "asks it about slates: set agent.policy_action=hyper too"
+            )
+        return self

@@ -77,6 +77,13 @@ def test_a_value_out_of_range_is_named(path, value):
         TrainSettings[HACSettings].from_mapping(changed(path, value))
 
 
+def test_the_layers_of_the_critic_can_be_written_and_have_units():
+    default = TrainSettings[HACSettings].from_mapping(DEFAULTS)
+    assert default.with_overrides(["agent.critic_hidden=32,16"]).agent.critic_hidden == (32, 16)
+    with pytest.raises(UserError, match=r"^agent.critic_hidden.1: "):
+        default.with_overrides(["agent.critic_hidden=32,0"])
+
+
 @pytest.mark.parametrize(
     "path, value, message",
     [
