@@ -143,3 +143,8 @@ def test_async_needs_somebody_to_wait_for():
     config = HACConfig().update_from_dict({"settings": changed("rollout.mode", "async")})
     with pytest.raises(ValueError, match=r"rollout.mode=async needs rollout.runners >= 1"):
         config.validate()
+
+
+def test_a_critic_of_hyper_actions_is_not_asked_about_slates():
+    with pytest.raises(UserError, match=r"set agent\.policy_action=hyper too"):
+        HACSettings.from_mapping({"critic_action": "hyper", "policy_action": "soft_effect"})

@@ -84,7 +84,7 @@ def test_one_seed_one_sequence_of_slates(make_agent, effect):
 def test_noise_is_gaussian_with_mean_zero_on_both_sides(make_agent):
     """Uniform noise on [0, σ), as in the released code, fails every line."""
     sigma = 0.5
-    agent = make_agent(critic_action="hyper", exploration={"sigma": sigma})
+    agent = make_agent(critic_action="hyper", policy_action="hyper", exploration={"sigma": sigma})
     observation = observe(5000)
     greedy = make_policy(agent).act(observation).extras["hyper_action"]
     noise = (make_policy(agent, 0).act(observation).extras["hyper_action"] - greedy) / sigma  # 20,000 draws
@@ -127,7 +127,7 @@ def test_categorical_draws_without_replacement_by_the_softmax_of_the_scores(hand
 
 def test_hyper_action_is_stored_only_where_the_critic_scores_it(make_agent):
     assert make_policy(make_agent(), 0).act(observe()).extras == {}
-    played = make_policy(make_agent(critic_action="hyper"), 0).act(observe()).extras
+    played = make_policy(make_agent(critic_action="hyper", policy_action="hyper"), 0).act(observe()).extras
     assert played["hyper_action"].shape == (6, 4)
 
 
