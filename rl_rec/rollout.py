@@ -50,7 +50,7 @@ class EpisodeStatistics:
             ``distinct_items`` shown to anybody.
         """
         episodes, total, squares, depth, clicks, slots = self._sums.tolist()
-        figures = {"episodes": episodes, "distinct_items": float((self._shown > 0).sum())}
+        figures = {"episodes": episodes, "distinct_items": float((self._shown[1:] > 0).sum())}
         if slots:
             figures["click_rate"] = clicks / slots
         if episodes:

@@ -74,7 +74,7 @@ def load_policy(
         settings: the agent's.
 
     Raises:
-        UserError: the weights do not fit the world's features or the settings.
+        UserError: the weights do not fit the world's features, its history length or the settings.
     """
     users, items = world.profiles.shape[1], world.item_features.shape[1]
     networks = HACNetworks(users, items, rules.history_length, settings)
@@ -84,7 +84,10 @@ def load_policy(
         networks.load_state_dict(state)
     except RuntimeError as error:
         problem = str(error).splitlines()[-1].strip()
-        raise UserError(f"the run's weights do not fit this simulator's features: {problem}") from None
+        raise UserError(
+            f"the run's weights do not fit this simulator's features or history_length={rules.history_length}: "
+            f"{problem}"
+        ) from None
     networks = networks.to(world.device).eval()
     forbid = rules.repeats == "forbid"
     return HACPolicy(networks, world.profiles, world.item_features, world.slate_size, forbid, settings)

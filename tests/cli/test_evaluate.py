@@ -119,7 +119,10 @@ def test_a_person_reads_a_table(simulator, capsys):
         (["--run", "{sim}"], "does not describe a training run"),
         (["--run", "{run}", "--set", "max_stpes=3"], "did you mean 'max_steps'"),
         (["--run", "{run}", "--set", "max_steps=0"], "max_steps"),
-        (["--run", "{run}", "--set", "history_length=5"], "do not fit"),
+        (
+            ["--run", "{run}", "--set", "history_length=5"],
+            "do not fit this simulator's features or history_length=5",
+        ),
         (["--run", "{run}", "--set", "candidates=3"], "change candidates"),
         (["--run", "{run}", "--episodes", "0"], "--episodes"),
         (["--run", "{run}", "--device", "tpu"], "unknown device 'tpu'"),

@@ -122,6 +122,13 @@ def test_statistics_by_hand():
     }
 
 
+def test_padding_in_a_slate_that_candidates_could_not_fill_is_no_item():
+    statistics = EpisodeStatistics(1, 3, torch.device("cpu"))
+    slate, click = torch.tensor([[2, 0]]), torch.tensor([[True, False]])
+    statistics.update(slate, click, torch.tensor([1.0]), torch.tensor([False]))
+    assert statistics.drain()["distinct_items"] == 1
+
+
 def test_draining_starts_anew_while_episodes_go_on():
     statistics = EpisodeStatistics(1, 3, torch.device("cpu"))
     one = (torch.tensor([[1]]), torch.tensor([[True]]), torch.tensor([1.0]))
