@@ -28,6 +28,7 @@ from rl_rec.run_folder import newest_weights
 from rl_rec.train_settings import TrainSettings
 from tuning.curves import draw_study
 from tuning.intervals import interval95
+from tuning.training import quiet
 
 Variants = Mapping[str, Sequence[str]]
 """By name, the ``path.to.field=value`` assignments that make each variant."""
@@ -122,9 +123,14 @@ def _train_all(
             verbose=0,
         ),
     )
-    results = tuner.fit()
+    with quiet():
+        results = tuner.fit()
     if results.num_errors:
         raise UserError(f"{results.num_errors} of {len(names)} trials failed; their error.txt is in {out}")
+    # Tune ends its loop on Ctrl-C and returns as if all were well.
+    reached = [(result.metrics or {}).get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0) for result in results]
+    if len(reached) < len(names) or min(reached) < first.steps:
+        raise KeyboardInterrupt
     return {name: newest_weights(out / name) for name in names}
 
 

@@ -57,7 +57,7 @@ def check(agent: Agent, simulator: Path, settings: TrainSettings[Any], out: Path
     fitted = world_folder.load(simulator)
     for split in (Split.TRAIN, Split.VALIDATION)[: 2 if settings.evaluation.every else 1]:
         Simulator(fitted.world([split]), settings.world, 1, settings.seed)
-    with _quiet():
+    with quiet():
         _rllib_config(agent, simulator, settings)
     return describe_run(
         {"algorithm": agent.name, "simulator": str(simulator), "settings": settings},
@@ -107,7 +107,7 @@ def resume(out: Path, progress: Progress = silent) -> RunFolder:
         return _start(run, progress)
     trainable = run.agent.rllib_config().algo_class
     assert trainable is not None
-    with _quiet():
+    with quiet():
         tuner = Tuner.restore(str(run.path), trainable=trainable, resume_unfinished=True, resume_errored=True)
     return _run(tuner, run, progress)
 
@@ -148,7 +148,7 @@ def _rllib_config(agent: Agent, simulator: Path, settings: TrainSettings[Any]) -
 
 def _start(run: RunFolder, progress: Progress) -> RunFolder:
     settings = run.settings
-    with _quiet():
+    with quiet():
         config = _rllib_config(run.agent, run.simulator, settings)
     tuner = Tuner(
         config.algo_class,
@@ -175,7 +175,7 @@ def _trial_name(trial: Any) -> str:
 
 
 def _run(tuner: Tuner, run: RunFolder, progress: Progress) -> RunFolder:
-    with _quiet(), _ReportProgress.to(progress):
+    with quiet(), _ReportProgress.to(progress):
         results: ResultGrid = tuner.fit()
     error = results[0].error
     if error is not None:
@@ -191,7 +191,7 @@ def _run(tuner: Tuner, run: RunFolder, progress: Progress) -> RunFolder:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Leave the terminal to our progress: no tables, notices and tracebacks of Tune and RLlib in the block.
 
     ``RL_REC_TRACEBACK=1`` lets their errors through.
