@@ -19,14 +19,32 @@ from rl_rec.cli.progress import reporting
     "--variant supervision:agent.policy_weight=0,agent.alignment_weight=0"
 )
 @click.argument("algorithm")
-@click.option("--simulator", type=click.Path(path_type=Path), required=True, help="A simulator folder.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write.")
-@click.option("--variant", "variants", multiple=True, metavar="NAME[:PATH=VALUE,...]", help="A variant.")
 @click.option(
-    "--world", "worlds", multiple=True, metavar="PATH=VALUE,...", help="A world, e.g. world.repeats=allow."
+    "--simulator",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A folder that rl-rec simulator fit wrote.",
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write.")
+@click.option(
+    "--variant",
+    "variants",
+    multiple=True,
+    metavar="NAME[:PATH=VALUE,...]",
+    help="A name of your own and the settings that make it differ; may be repeated. The others are compared "
+    "to the first; by default there is one, ALGORITHM as it is.",
+)
+@click.option(
+    "--world",
+    "worlds",
+    multiple=True,
+    metavar="PATH=VALUE,...",
+    help="A world to compare them in, e.g. world.repeats=allow; may be repeated. By default the one of --set.",
 )
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Seeds 0, 1, ...")
-@click.option("--steps", type=click.IntRange(min=1), help="User-steps of each run.")
+@click.option(
+    "--steps", type=click.IntRange(min=1), help="User-steps of each run; the configuration's by default."
+)
 @click.option("--episodes", type=click.IntRange(min=1), default=2048, show_default=True, help="Test users.")
 @click.option("--parallel", type=click.IntRange(min=1), default=2, show_default=True, help="Runs at once.")
 @click.option("--address", help="A running Ray cluster; by default Ray is started here.")
@@ -82,13 +100,16 @@ def render(result: Mapping[str, Any]) -> Group:
         table = Table(title=title, box=None, padding=(0, 1), header_style="bold")
         for column in ("policy", "return", "95% interval", "norm.", "items", "paired difference"):
             table.add_column(column, justify="left" if column == "policy" else "right", no_wrap=True)
+        compared = False
         for name, row in world["rows"].items():
             low, high = row["return_ci95"]
             cells = [name, f"{row['return_mean']:.2f}", f"{low:.2f}–{high:.2f}", f"{row['normalised']:.3f}"]
             cells.append(f"{row['distinct_items']:.0f}")
             if "difference_ci95" in row:
                 low, high = row["difference_ci95"]
-                cells.append(f"{row['difference_to_first']:+.2f} ({low:+.2f} to {high:+.2f})")
+                difference = f"{row['difference_to_first']:+.2f} ({low:+.2f} to {high:+.2f})"
+                cells.append(difference if compared else "")  # the first is what the others are compared to
+                compared = True
             table.add_row(*cells)
         tables.append(table)
     return Group(*tables)

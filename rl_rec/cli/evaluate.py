@@ -7,7 +7,7 @@ import click
 
 from envs.errors import UserError
 from rl_rec.cli.options import device_option, json_option, set_option
-from rl_rec.cli.output import emit
+from rl_rec.cli.output import console, emit
 from rl_rec.cli.progress import reporting
 
 _SPLITS = ("train", "validation", "test")
@@ -59,7 +59,8 @@ def evaluate(
     """Measure a policy: mean return with a 95% interval, depth, click rate, coverage, diversity.
 
     `normalised` places the return between the random policy's (0) and the myopic oracle's (1). --set changes
-    the world's rules, e.g. --set repeats=allow; a run is measured in the world it was trained in by default.
+    the world's rules, e.g. --set world.repeats=allow; a run is measured in the world it was trained in by
+    default.
     """
     if (run_path is None) == (policy is None):
         raise UserError("give either --run FOLDER or --policy NAME")
@@ -73,8 +74,12 @@ def evaluate(
     from rl_rec.run_folder import RunFolder
 
     run = RunFolder(run_path) if run_path is not None else None
+    # The world's rules may be spelt as for train, world.repeats=allow, or without the prefix.
+    assignments = [assignment.removeprefix("world.") for assignment in assignments]
     rules = (run.settings.world if run else WorldSettings()).with_overrides(assignments)
     fitted = world_folder.load(simulator_path or run.simulator)  # type: ignore[union-attr]
+    if run is not None and run.fingerprint not in (None, fitted.dataset.fingerprint):
+        console.print("[yellow]the run was trained on other data than this simulator was fitted on[/yellow]")
     comparison = Comparison(fitted, Split[split.upper()], rules, episodes, seed, device)
     with reporting("evaluating") as progress:
         if run is not None:

@@ -82,7 +82,7 @@ set_option = click.option(
     "assignments",
     multiple=True,
     metavar="PATH=VALUE",
-    help="Override a configuration field, e.g. --set seed=3; may be repeated. Unknown fields are errors.",
+    help="Override a setting; may be repeated. A misspelt PATH is an error that lists the valid ones.",
 )
 
 seed_option = click.option(
