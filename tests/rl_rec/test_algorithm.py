@@ -215,6 +215,27 @@ def test_one_seed_one_run(build):
     assert not torch.equal(rewards[0], rewards[1])
 
 
+def test_exploration_follows_its_schedule(build):
+    sigma = ("agent.exploration.sigma=1.0", "agent.exploration.sigma_final=0.0")
+    algorithm = build(*sigma, "agent.exploration.sigma_steps=200")
+    seen = []
+    for _ in range(3):
+        algorithm.train()
+        seen.append(algorithm.env_runner._policy.sigma)  # of the iteration's second fragment of 50
+    assert seen == [0.75, 0.25, 0.0]
+
+
+def test_dropout_is_on_in_training_and_off_in_rollouts(build):
+    runs = [build(f"agent.encoder.dropout={rate}", "replay.learning_starts=100") for rate in (0.0, 0.5)]
+    columns = []
+    for run in runs:
+        run.train()  # collects, learns nothing
+        columns.append({name: column[:100].clone() for name, column in run.replay.columns.items()})
+        run.train()
+    assert differences(*columns) == []
+    assert differences(*(weights(run) for run in runs))
+
+
 @pytest.mark.parametrize("way", ["from_checkpoint", "restore_from_path"])
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_a_resumed_run_is_the_run_never_stopped(build, configure, tmp_path, way, dropout):

@@ -22,7 +22,9 @@ def make_runner(small_world: Callable[..., Any]) -> Callable[..., Any]:
     from rl_rec.env_runner import BatchedEnvRunner
     from rl_rec.hac.algorithm import HACConfig
 
-    def make(*overrides: str, worker_index: int = 0, logits: list[float] | None = None) -> Any:
+    def make(
+        *overrides: str, worker_index: int = 0, users: int = 200, logits: list[float] | None = None
+    ) -> Any:
         values = {
             "world": {"history_length": HISTORY, "max_steps": 6},
             "rollout": {"users": USERS, "fragment": FRAGMENT},
@@ -31,7 +33,7 @@ def make_runner(small_world: Callable[..., Any]) -> Callable[..., Any]:
         settings = TrainSettings[HACSettings].from_mapping(values).with_overrides(overrides)
         config = HACConfig().recommender("", settings)
         rules = settings.world.model_dump(mode="json")
-        config.env_config = {"world": small_world(users=200, logits=logits), "settings": rules}
+        config.env_config = {"world": small_world(users=users, logits=logits), "settings": rules}
         return BatchedEnvRunner(config=config, worker_index=worker_index)
 
     return make
@@ -73,7 +75,9 @@ def test_sample_returns_columns_of_transitions(make_runner, worker_index, kind):
 
 
 def test_columns_hold_what_the_agent_and_the_world_add(make_runner):
-    columns = sample(make_runner("agent.critic_action=hyper", "world.candidates=12"))
+    columns = sample(
+        make_runner("agent.critic_action=hyper", "agent.policy_action=hyper", "world.candidates=12")
+    )
     assert columns["hyper_action"].shape == (USERS * FRAGMENT, 8)
     assert columns["candidates"].shape == (USERS * FRAGMENT, 12)
 
@@ -130,6 +134,13 @@ def test_a_seed_and_a_worker_have_their_own_users_and_draws(make_runner):
             assert not np.array_equal(first[name], columns[name])
 
 
+def test_workers_explore_on_their_own(make_runner):
+    """One user, always the same state: what differs is the exploration."""
+    alike = ("world.start_history=empty", "rollout.fragment=1")
+    slates = [sample(make_runner(*alike, worker_index=i, users=1))["slate"] for i in (1, 1, 2)]
+    assert np.array_equal(slates[0], slates[1]) and not np.array_equal(slates[0], slates[2])
+
+
 def test_every_process_begins_with_the_same_weights(make_runner):
     states = [make_runner(worker_index=i).module["default_policy"].state_dict() for i in (0, 1, 2)]
     assert all(torch.equal(states[0][name], other[name]) for other in states for name in other)
@@ -143,7 +154,7 @@ def test_rollouts_carry_neither_critic_nor_targets(make_runner):
 
 
 def test_exploration_parameters_reach_the_policy(make_runner):
-    topk = ("agent.exploration.effect=topk", "agent.critic_action=hyper")
+    topk = ("agent.exploration.effect=topk", "agent.critic_action=hyper", "agent.policy_action=hyper")
     calm, wild = make_runner(*topk), make_runner(*topk)
     a, b = sample(calm, sigma=0.0), sample(wild, sigma=5.0)
     assert (a["hyper_action"] - b["hyper_action"])[:USERS].std() > 1
