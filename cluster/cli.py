@@ -80,8 +80,15 @@ def train(
     if resume_path is None:  # before Ray starts, which takes seconds
         assert simulator is not None
         training.check(agent, simulator, settings, path)
-    elif not any(run.whole_checkpoints()):
-        console.print("[dim]no whole checkpoint yet: starting over[/dim]")
+    else:
+        training.check_resume(run)
+        if not any(run.whole_checkpoints()):
+            console.print("[dim]no whole checkpoint yet: starting over[/dim]")
+    if settings.steps <= settings.replay.learning_starts:
+        console.print(
+            f"[yellow]nothing will be learned: {settings.steps:,} steps end before "
+            f"replay.learning_starts={settings.replay.learning_starts:,}[/yellow]"
+        )
     try:
         with ray_session(cpus_for(settings), int(settings.device.startswith("cuda")), address):
             console.print("[dim]training; interrupt with Ctrl-C and go on later with --resume[/dim]")

@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 
 from envs.errors import UserError
-from rl_rec.cli.options import json_option, set_option
+from rl_rec.cli.options import check_device, json_option, set_option
 from rl_rec.cli.output import emit
 from rl_rec.cli.progress import reporting
 
@@ -77,6 +77,9 @@ def study(
     pairs = [] if steps is None else [f"steps={steps}"]
     base = agent.train_settings().with_overrides([*assignments, *pairs])
     parsed = dict(_variant(text) for text in variants or [algorithm])
+    if len(parsed) < len(variants):
+        raise UserError("two variants have the same name")
+    check_device(base.device)
     rules = [world.split(",") for world in worlds] or [[]]
     with ray_session(cpus=parallel, address=address), reporting("user-steps") as progress:
         result = run_study(agent, simulator, base, parsed, rules, seeds, episodes, out, progress)

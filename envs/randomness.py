@@ -8,7 +8,10 @@ import torch
 
 
 def stream_seed(*path: int) -> int:
-    """An independent 63-bit seed for each path of non-negative integers (seed, worker, purpose, ...)."""
+    """A 63-bit seed for a path of non-negative integers (seed, stream, purpose, ...).
+
+    Paths give independent seeds unless they differ only by zeros at the end.
+    """
     low, high = np.random.SeedSequence(path).generate_state(2, dtype=np.uint32)
     return int(low) | (int(high) & 0x7FFFFFFF) << 32
 

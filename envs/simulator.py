@@ -139,8 +139,8 @@ class Simulator:
         used_up = settings.history_length if settings.repeats == "forbid" and not settings.candidates else 0
         if pool < world.slate_size + used_up or pool > world.num_items:
             raise UserError(
-                f"slates of {world.slate_size} need between {world.slate_size + used_up} and "
-                f"{world.num_items} items to choose from, these settings leave {pool}: change candidates, "
+                f"slates of {world.slate_size} need at least {world.slate_size + used_up} items to choose "
+                f"from, there are {pool} of a catalogue of {world.num_items}: change candidates, "
                 "history_length or repeats"
             )
         self.world, self.settings, self.num_users = world, settings, num_users

@@ -24,6 +24,8 @@ from envs.simulator import Simulator
 from rl_rec import metrics as names
 from rl_rec.rollout import Rollout
 
+_REMOTE_STREAMS = 1000
+
 
 class Columns:
     """Transitions of one ``sample`` call; not a mapping, which RLlib would flatten."""
@@ -62,6 +64,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             if self.worker_index
             else torch.device(self._settings.device)  # in the learner's process, on the learner's device
         )
+        # Far from the numbers of other purposes: a seed's path may end in a stream or in a purpose.
+        self._stream = _REMOTE_STREAMS + self.worker_index if self.worker_index else 0
         self._weights_seq_no = 0
         self.rollout: Rollout | None = None
         self.module: Any = None
@@ -72,13 +76,13 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         """Load the world and seat the first users."""
         world, rules = world_from_env_config(self.config.world_config(), self._device)
         users, seed = self._settings.rollout.users, self._settings.seed
-        self._simulator = Simulator(world, rules, users, seed, stream=self.worker_index or 0)
+        self._simulator = Simulator(world, rules, users, seed, self._stream)
 
     def make_module(self) -> None:
         """Build the networks that choose the slates, with their own generator of exploration noise."""
         spec = self.config.get_multi_rl_module_spec(spaces=self.get_spaces(), inference_only=True)
         self._noise = torch.Generator(self._device)
-        self._noise.manual_seed(stream_seed(self._settings.seed, self.worker_index or 0, 2))
+        self._noise.manual_seed(stream_seed(self._settings.seed, self._stream, 2))
         module = spec.build()
         module[DEFAULT_MODULE_ID].to(self._device)
         self._use(module)

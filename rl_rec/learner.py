@@ -18,9 +18,11 @@ class NonFiniteLossError(RuntimeError):
 class OffPolicyLearner(TorchLearner):
     """One backward pass over the sum of all terms, then every optimizer, then the targets.
 
+    Differs from the papers' code, which runs the networks once per loss and steps between them: one pass costs
+    a fraction, and all gradients use the weights from before the update.
+
     RLlib's default path builds a dictionary of gradients and checks each one, which costs as much as a small
-    network's forward pass; here optimizers read ``.grad`` directly. All gradients use the weights from before
-    the update.
+    network's forward pass; here optimizers read ``.grad`` directly.
     """
 
     def build(self) -> None:
@@ -68,10 +70,10 @@ class OffPolicyLearner(TorchLearner):
         return outputs, per_module, {}
 
     def drain_figures(self) -> dict[str, float]:
-        """Mean losses and watched values since the last call: one host sync.
+        """Mean losses and watched values since the last call.
 
         Raises:
-            NonFiniteLossError: one of them is NaN or infinite.
+            NonFiniteLossError: one of them, or a weight, is NaN or infinite.
         """
         if not self._count:
             return {}
@@ -80,6 +82,10 @@ class OffPolicyLearner(TorchLearner):
         self._sums, self._count = {}, 0
         figures = dict(zip(names, means, strict=True))
         broken = [name for name, value in figures.items() if not math.isfinite(value)]
+        # A loss looks at the weights before its update: the last one may have broken them.
+        finite = torch.stack([weights.isfinite().all() for weights in self._followed[1]]).all()
+        if not broken and not bool(finite):
+            broken = ["the weights"]
         if broken:
             raise NonFiniteLossError(
                 f"{', '.join(broken)} became NaN or infinite; lower the learning rates "

@@ -44,7 +44,7 @@ class RankingPolicy:
 
 
 class OraclePolicy:
-    """Knows the true response probabilities and maximises the reward of the current step.
+    """Knows the true response probabilities and looks one step ahead.
 
     As many of the most probable items as the best reward has clicks, and the least probable ones as deliberate
     misses: none for ``mean_with_cost``; one of 9 or 10 for ``sweet_point``, where K clicks are one too many.

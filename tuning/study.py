@@ -28,7 +28,7 @@ from rl_rec.run_folder import newest_weights
 from rl_rec.train_settings import TrainSettings
 from tuning.curves import draw_study
 from tuning.intervals import interval95
-from tuning.training import quiet
+from tuning.training import check, quiet
 
 Variants = Mapping[str, Sequence[str]]
 """By name, the ``path.to.field=value`` assignments that make each variant."""
@@ -72,9 +72,14 @@ def study(
         enumerate(worlds), variants.items(), range(seeds)
     ):
         cell = base.with_overrides([*world, *changes, f"seed={seed}"])
+        if (cell.steps, cell.world) != (base.steps, base.with_overrides(world).world):
+            raise UserError(
+                f"variant {name!r} changes the budget or the world: give --steps or --world instead"
+            )
         if cell in cells.values():
             raise UserError(f"variant {name!r} has the same settings as another one in the same world")
         cells[f"{name}-world{index}-seed{seed}"] = cell
+    check(agent, simulator, next(iter(cells.values())), out)
     out.mkdir(parents=True)
     described = {"algorithm": agent.name, "simulator": str(simulator), "variants": variants, "worlds": worlds}
     write_run(out, describe_run({**described, "settings": base}, 0, fitted.dataset.fingerprint, base.device))

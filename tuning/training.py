@@ -1,5 +1,6 @@
 """Training under Ray Tune: one run is a sweep of one trial."""
 
+import fcntl
 import logging
 import math
 import os
@@ -84,8 +85,22 @@ def train(
         out.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"cannot make {out}: {error.strerror}") from None
-    write_run(out, described)
-    return _start(RunFolder(out), progress)
+    with _only_one(out):
+        write_run(out, described)
+        return _start(RunFolder(out), progress)
+
+
+def check_resume(run: RunFolder) -> None:
+    """Find what would stop an interrupted run from going on; needs no running Ray.
+
+    Raises:
+        UserError: its simulator is gone, damaged, or was fitted on other data since.
+    """
+    fitted = world_folder.load(run.simulator)
+    if run.fingerprint not in (None, fitted.dataset.fingerprint):
+        raise UserError(
+            f"{run.simulator} was fitted on other data since {run.path} began: the run cannot go on"
+        )
 
 
 def resume(out: Path, progress: Progress = silent) -> RunFolder:
@@ -101,6 +116,23 @@ def resume(out: Path, progress: Progress = silent) -> RunFolder:
     run = RunFolder(out.resolve())
     if run.finished:
         return run
+    check_resume(run)
+    with _only_one(run.path):
+        return _go_on(run, progress)
+
+
+@contextmanager
+def _only_one(out: Path) -> Iterator[None]:
+    """Hold the run folder ``out``: two processes would write into each other's checkpoints."""
+    with (out / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"another process is training {out}") from None
+        yield
+
+
+def _go_on(run: RunFolder, progress: Progress) -> RunFolder:
     if not _mend(run):
         for left in (run.path / TRIAL, *run.path.glob("experiment_state-*.json"), run.path / "tuner.pkl"):
             shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ class EncoderSettings(Settings):
     feedforward: int = Field(64, ge=1)
     """Hidden units of a layer's feed-forward part."""
     dropout: float = Field(0.0, ge=0.0, lt=1.0)
-    """Dropout while training."""
+    """Dropout while training. Differs from the paper (0.1)."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -79,12 +79,13 @@ class HACSettings(Settings):
     policy_weight: float = Field(0.02, ge=0.0)
     """Weight of L_π = −Q; too large collapses to a few items."""
     alignment_weight: float = Field(0.01, ge=0.0)
-    """λ_h, weight of ‖μ(s) − Ẑ(a)‖²."""
+    """λ_h, weight of ‖μ(s) − Ẑ(a)‖². Differs from the paper (0.1), where Q is asked about μ(s) itself."""
     supervision_weight: float = Field(1.0, ge=0.0)
     """λ_b, weight of the cross-entropy of each slot's score against its response."""
 
     actor_lr: float = Field(1e-3, gt=0.0)
-    """Adam's step size for encoder, hyper-actor and item encoder."""
+    """Adam's step size for encoder, hyper-actor and item encoder. Differs from the paper (1e-4), which trains
+    far longer; it falls to zero over the run (``lr_final``)."""
     critic_lr: float = Field(1e-3, gt=0.0)
     """Adam's step size for the critic."""
     tau: float = Field(0.01, gt=0.0, le=1.0)

@@ -85,8 +85,10 @@ def predict(
     state = networks.state(tables, profile, batch.history, noise)
     mu = networks.hyper_actor(state)  # (B, D)
     slate_phi = F.embedding(batch.slate, tables.phi)  # (B, K, D)
+    # Differs from the paper: alignment moves the hyper-actor only (moving φ too has the solution φ = 0), and
+    # the critic reads the state without shaping it.
     z_hat = inverse(slate_phi).detach()
-    fixed = state.detach()  # the critic reads the state, it does not shape it
+    fixed = state.detach()
 
     if settings.critic_action == "effect":
         played = z_hat

@@ -351,9 +351,9 @@ def test_a_user_without_any_like_can_arrive(small_world: MakeWorld):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"candidates": 3}, "slates of 4 need between 4 and 30 items to choose from, these settings leave 3"),
-        ({"candidates": 31}, "leave 31"),
-        ({"history_length": 27}, "slates of 4 need between 31 and 30"),
+        ({"candidates": 3}, "need at least 4 items to choose from, there are 3 of a catalogue of 30"),
+        ({"candidates": 31}, "there are 31 of a catalogue of 30"),
+        ({"history_length": 27}, "need at least 31 items to choose from, there are 30"),
     ],
 )
 def test_a_world_that_cannot_fill_a_slate_is_refused(small_world: MakeWorld, values: dict, message: str):
