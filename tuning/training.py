@@ -85,7 +85,7 @@ def train(
         out.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"cannot make {out}: {error.strerror}") from None
-    with _only_one(out):
+    with only_one(out):
         write_run(out, described)
         return _start(RunFolder(out), progress)
 
@@ -117,12 +117,12 @@ def resume(out: Path, progress: Progress = silent) -> RunFolder:
     if run.finished:
         return run
     check_resume(run)
-    with _only_one(run.path):
+    with only_one(run.path):
         return _go_on(run, progress)
 
 
 @contextmanager
-def _only_one(out: Path) -> Iterator[None]:
+def only_one(out: Path) -> Iterator[None]:
     """Hold the run folder ``out``: two processes would write into each other's checkpoints."""
     with (out / ".lock").open("w") as lock:
         try:

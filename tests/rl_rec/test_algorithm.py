@@ -418,3 +418,17 @@ def test_tune_keeps_the_last_checkpoint_before_nan(configure, tmp_path):
     assert kept.iteration == 1
     assert all(value.isfinite().all() for value in weights(kept).values())
     kept.stop()
+
+
+def test_weights_broken_by_the_last_update_are_noticed(build):
+    """The losses of a stride look at the weights before its last update."""
+    from rl_rec.learner import NonFiniteLossError
+
+    algorithm = build()
+    train(algorithm, 2)
+    module = learner(algorithm)
+    module._sums, module._count = {"loss/td": torch.tensor(0.5)}, 1
+    with torch.no_grad():
+        module._followed[1][0].fill_(float("nan"))
+    with pytest.raises(NonFiniteLossError, match="the weights became NaN"):
+        module.drain_figures()

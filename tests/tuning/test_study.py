@@ -87,3 +87,12 @@ def test_equal_variants_are_refused(tmp_path: Path, simulator: Path):
     variants: dict[str, list[str]] = {"hac": [], "again": ["agent.gamma=0.9"]}  # the default
     with pytest.raises(UserError, match="'again' has the same settings"):
         study(agent, simulator, agent.train_settings(), variants, [[]], 1, 8, tmp_path / "study")
+
+
+def test_a_variant_with_another_budget_is_refused(tmp_path: Path, simulator: Path):
+    from rl_rec.agents import find_agent
+
+    agent = find_agent("hac")
+    variants: dict[str, list[str]] = {"hac": [], "longer": ["steps=200000"]}
+    with pytest.raises(UserError, match="'longer' changes the budget or the world"):
+        study(agent, simulator, agent.train_settings(), variants, [[]], 1, 8, tmp_path / "study")

@@ -1,0 +1,41 @@
+"""What stops a run before it starts or goes on; no Ray."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from envs.errors import UserError
+from rl_rec.agents import find_agent
+from rl_rec.provenance import write_run
+from rl_rec.run_folder import RunFolder
+from tuning.training import check, check_resume, only_one
+
+
+@pytest.fixture
+def run(tmp_path: Path, simulator: Path, small_run: list[str]) -> RunFolder:
+    """A run that was described and never started."""
+    agent = find_agent("hac")
+    path = tmp_path / "run"
+    described = check(agent, simulator, agent.train_settings().with_overrides(small_run), path)
+    path.mkdir()
+    write_run(path, described)
+    return RunFolder(path)
+
+
+def test_a_run_goes_on_with_the_data_it_began_with(run: RunFolder):
+    check_resume(run)
+
+
+def test_other_data_at_the_same_place_is_refused(run: RunFolder):
+    described = json.loads((run.path / "run.json").read_text())
+    write_run(run.path, {**described, "data_fingerprint": "of other data"})
+    with pytest.raises(UserError, match="was fitted on other data"):
+        check_resume(RunFolder(run.path))
+
+
+def test_a_second_process_is_kept_out_of_a_run(run: RunFolder):
+    with only_one(run.path), pytest.raises(UserError, match="another process is training"), only_one(run.path):
+        pass
+    with only_one(run.path):  # and let in once the first has ended
+        pass
