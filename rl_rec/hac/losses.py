@@ -103,7 +103,7 @@ def predict(
         proposed = mu
         if settings.policy_action == "soft_effect":
             observation = Observation(batch.user, batch.history, batch.candidates)
-            proposed = _soft_effect(networks, mu, tables, observation, forbid_repeats, settings, z_hat, batch)
+            proposed = _soft_effect(networks, mu, tables, observation, forbid_repeats, settings, batch)
         policy_q = networks.critic(fixed, proposed, frozen=True)
 
     return Predictions(
@@ -183,7 +183,6 @@ def _soft_effect(
     observation: Observation,
     forbid_repeats: bool,
     settings: HACSettings,
-    z_hat: Tensor,
     batch: Transitions,
 ) -> Tensor:
     """Ẑ of the slate that μ chooses, with the gradient of softmax(f_μ / temperature): (B, D).
