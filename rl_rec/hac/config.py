@@ -6,27 +6,7 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from envs.settings import Settings
-
-
-class EncoderSettings(Settings):
-    """Shape of the state encoder."""
-
-    dim: int = Field(32, ge=1)
-    """Width D of tokens, state, item embeddings and hyper-action."""
-    heads: int = Field(4, ge=1)
-    """Attention heads; must divide ``dim``."""
-    layers: int = Field(2, ge=1)
-    """Transformer layers; the last one computes a single query."""
-    feedforward: int = Field(64, ge=1)
-    """Hidden units of a layer's feed-forward part."""
-    dropout: float = Field(0.0, ge=0.0, lt=1.0)
-    """Dropout while training. Differs from the paper (0.1)."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.dim % self.heads:
-            raise ValueError(f"encoder.heads={self.heads} must divide encoder.dim={self.dim}")
-        return self
+from rl_rec.encoder_settings import EncoderSettings
 
 
 class ExplorationSettings(Settings):

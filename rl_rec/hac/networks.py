@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rl_rec.encoder import StateEncoder
 from rl_rec.hac.config import HACSettings
+from rl_rec.item_encoder import ItemEncoder
 
 
 class CatalogueTables(NamedTuple):
@@ -22,26 +23,6 @@ class CatalogueTables(NamedTuple):
     """(N + 1, D) history tokens W·features."""
     phi: Tensor
     """(N + 1, D) item embeddings φ(x_i), row 0 zeros."""
-
-
-class ItemEncoder(nn.Module):
-    """φ(x): a linear map of the features plus a one-hidden-layer correction."""
-
-    def __init__(self, num_item_features: int, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(num_item_features, dim)
-        self.correction = (
-            nn.Sequential(nn.Linear(num_item_features, hidden), nn.ReLU(), nn.Linear(hidden, dim))
-            if hidden
-            else None
-        )
-
-    def forward(self, item_features: Tensor) -> Tensor:
-        """(N + 1, F) → (N + 1, D); the padding row becomes zeros."""
-        phi = self.linear(item_features)
-        if self.correction is not None:
-            phi = phi + self.correction(item_features)
-        return F.pad(phi[1:], (0, 0, 1, 0))
 
 
 class HyperNetworkScorer(nn.Module):

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from envs.simulator import Observation
-from rl_rec.hac.networks import Critic, HyperNetworkScorer, ItemEncoder
+from rl_rec.hac.networks import Critic, HyperNetworkScorer
+from rl_rec.item_encoder import ItemEncoder
 from rl_rec.hac.policy import HACPolicy
 
 
