@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from envs.catalogue import Catalogue, CatalogueSettings
 from envs.errors import UserError
 from envs.randomness import stream_seed
 from envs.response import FrozenResponse
@@ -38,6 +39,8 @@ class WorldSettings(Settings):
     """Length H of the history window."""
     max_steps: int = Field(20, ge=1)
     """Steps after which an episode is truncated."""
+    catalogue: CatalogueSettings = CatalogueSettings()
+    """Which items are live, and how that changes while the world runs; see ``envs.catalogue``."""
 
 
 class Observation(NamedTuple):
@@ -49,6 +52,8 @@ class Observation(NamedTuple):
     """(B, H) int64 liked items, oldest first, right-aligned; 0 = padding."""
     candidates: Tensor | None = None
     """(B, C) int64 items that may be shown, or ``None`` for the whole catalogue."""
+    live: Tensor | None = None
+    """(N + 1,) bool, the same for all users: items that are live, or ``None`` where every item is."""
 
 
 class Transition(NamedTuple):
@@ -63,7 +68,7 @@ class Transition(NamedTuple):
     truncated: Tensor
     """(B,) bool: the step limit was reached while the user would have stayed."""
     next_observation: Observation
-    """The same users afterwards, also where they finished."""
+    """The same users afterwards, also where they finished, and the items live then."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,8 @@ class World:
     item_features: Tensor
     """(N + 1, F) float32, row 0 zeros."""
     slate_size: int
+    item_age: Tensor
+    """(N + 1,) int64 rank 1 … N of each item's first appearance in the logs, 0 for the padding."""
 
     @property
     def num_items(self) -> int:
@@ -117,6 +124,8 @@ class Simulator:
 
     Two generators, derived from ``(seed, stream)``: one draws arriving users, one their responses. The same
     seed gives bit-equal results on the CPU.
+
+    ``clock`` counts the steps of the world, whoever is served; it decides which items are live.
     """
 
     def __init__(
@@ -132,16 +141,19 @@ class Simulator:
             stream: index of this simulator among those of one run (worker, evaluation, ...).
 
         Raises:
-            UserError: the catalogue or the candidate sets cannot fill a slate.
+            UserError: the live items or the candidate sets cannot fill a slate.
         """
-        pool = settings.candidates or world.num_items
+        self.catalogue = Catalogue.of(world, settings)
+        live = self.catalogue.num_live  # the same at every clock
+        pool = settings.candidates or live
         # Candidates can be used up (their slots then get no response); the catalogue cannot.
         used_up = settings.history_length if settings.repeats == "forbid" and not settings.candidates else 0
-        if pool < world.slate_size + used_up or pool > world.num_items:
+        if pool < world.slate_size + used_up or pool > live:
+            few = "" if self.catalogue.always_all else f" of which {live} are live"
             raise UserError(
                 f"slates of {world.slate_size} need at least {world.slate_size + used_up} items to choose "
-                f"from, there are {pool} of a catalogue of {world.num_items}: change candidates, "
-                "history_length or repeats"
+                f"from, there are {pool} of a catalogue of {world.num_items}{few}: change candidates, "
+                f"history_length{', catalogue' if few else ''} or repeats"
             )
         self.world, self.settings, self.num_users = world, settings, num_users
         device = world.device
@@ -159,12 +171,18 @@ class Simulator:
         )
         self.patience = torch.zeros(num_users, dtype=torch.int64, device=device)  # tenths
         self.steps = torch.zeros(num_users, dtype=torch.int64, device=device)
+        self.clock = 0
         self.restart(torch.ones(num_users, dtype=torch.bool, device=device))
 
     @property
     def observation(self) -> Observation:
         """The users now waiting for a slate."""
-        return Observation(self.user, self.history, self.candidates)
+        return Observation(self.user, self.history, self.candidates, self.live)
+
+    @property
+    def live(self) -> Tensor | None:
+        """The items live now, (N + 1,) bool, or ``None`` where every item always is."""
+        return None if self.catalogue.always_all else self.catalogue.live_at(self.clock)
 
     @torch.no_grad()
     def probabilities(self) -> Tensor:
@@ -176,8 +194,8 @@ class Simulator:
     def advance(self, slate: Tensor, hold: Tensor | None = None) -> Transition:
         """Show one slate to every user.
 
-        An item that may not be shown (unknown, outside the candidates, repeated within the slate, or in the
-        history when repeats are forbidden) gets no response.
+        An item that may not be shown (unknown, not live, outside the candidates, repeated within the slate, or
+        in the history when repeats are forbidden) gets no response. The world's clock moves on by one.
 
         Args:
             slate: (B, K) int64 item indices in 1 … N.
@@ -200,6 +218,7 @@ class Simulator:
         terminated = patience < LEAVE_BELOW_TENTHS
         truncated = (steps >= self.settings.max_steps) & ~terminated
         self.patience, self.steps, self.history = patience, steps, history
+        self.clock += 1
         return Transition(click, self._reward[clicks], terminated, truncated, self.observation)
 
     @torch.no_grad()
@@ -249,16 +268,19 @@ class Simulator:
             allowed &= ~(slate[:, :, None] == self.history[:, None, :]).any(dim=2)
         if self.candidates is not None:
             allowed &= (slate[:, :, None] == self.candidates[:, None, :]).any(dim=2)
+        if self.live is not None:
+            allowed &= self.live[slate.clamp(0, self.world.num_items)]
         return allowed
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that changes: users, counters and generators."""
+        """Everything that changes: users, counters, clock and generators."""
         return {
             "user": self.user,
             "history": self.history,
             "candidates": self.candidates,
             "patience": self.patience,
             "steps": self.steps,
+            "clock": self.clock,
             "arrivals": self._arrivals.get_state(),
             "responses": self._responses.get_state(),
         }
@@ -269,6 +291,7 @@ class Simulator:
         for name in ("user", "history", "patience", "steps"):
             setattr(self, name, state[name].to(device))
         self.candidates = None if state["candidates"] is None else state["candidates"].to(device)
+        self.clock = state.get("clock", 0)  # earlier releases saved none: their catalogue never changed
         self._arrivals.set_state(state["arrivals"].cpu())
         self._responses.set_state(state["responses"].cpu())
 
@@ -284,12 +307,14 @@ class Simulator:
         return torch.where(position >= 0, population.likes[index], 0)
 
     def _draw_candidates(self) -> Tensor:
-        """C items per user without replacement, outside the start history if possible."""
+        """C live items per user without replacement, outside the start history if possible."""
         assert self.settings.candidates is not None
         shape = (self.num_users, self.world.num_items + 1)
         keys = torch.rand(shape, generator=self._arrivals, device=self.user.device)
         if self.settings.repeats == "forbid":
             keys.scatter_add_(1, self.history, torch.full_like(self.history, -1, dtype=keys.dtype))
+        if self.live is not None:
+            keys.masked_fill_(~self.live, -float("inf"))
         keys[:, 0] = -float("inf")
         return keys.topk(self.settings.candidates, dim=1).indices
 

@@ -100,7 +100,8 @@ class FittedWorld:
             dataset.session_likes_before,
         )
         population = Population(*(torch.from_numpy(array).to(device) for array in arrays))
-        return World(response, population, profiles, item_features, dataset.slate_size)
+        item_age = torch.from_numpy(dataset.item_age).to(device)
+        return World(response, population, profiles, item_features, dataset.slate_size, item_age)
 
 
 def load(path: Path) -> FittedWorld:

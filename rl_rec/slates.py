@@ -19,6 +19,8 @@ def mask_scores(scores: Tensor, observation: Observation, forbid_repeats: bool) 
         scores.fill_(float("-inf")).scatter_(1, observation.candidates.long(), inside)
     if forbid_repeats:
         scores.scatter_(1, observation.history.long(), float("-inf"))
+    if observation.live is not None:
+        scores.masked_fill_(~observation.live, float("-inf"))
     scores[:, 0] = float("-inf")
     return scores
 

@@ -59,7 +59,7 @@ def _small_world(
     logits: Sequence[float] | None = None,
     seed: int = 0,
 ) -> World:
-    """A world of random weights, features and logged likes.
+    """A world of random weights, features and logged likes; items are as old as their index is low.
 
     Args:
         items, users, slate, profile_features, item_features: N, U, K, P, F.
@@ -85,7 +85,7 @@ def _small_world(
         session_offsets=torch.arange(users + 1) * sessions,
         likes_before=torch.arange(sessions).repeat(users) * (likes // (sessions - 1)),
     )
-    return World(response, population, profiles, features, slate)
+    return World(response, population, profiles, features, slate, item_age=torch.arange(items + 1))
 
 
 @pytest.fixture(scope="session")

@@ -112,6 +112,19 @@ class Dataset:
         return self._likes_until[:-1] - self.like_offsets[self.session_user]
 
     @cached_property
+    def item_age(self) -> NDArray[np.int64]:
+        """int64 (N + 1,): rank 1 … N of each item by its first exposure to anybody, 0 for the padding.
+
+        Items of sessions that began at the same second come by index, items that were never shown last.
+        """
+        first = np.full(self.items + 1, np.iinfo(np.int64).max)
+        np.minimum.at(first, self.session_items, self.session_time[:, None])
+        first[0] = np.iinfo(np.int64).min
+        rank = np.empty_like(first)
+        rank[first.argsort(kind="stable")] = np.arange(len(first))
+        return rank
+
+    @cached_property
     def _likes_until(self) -> NDArray[np.int64]:
         """int64 (S + 1,): likes of all users in the sessions before each one."""
         counts = self.session_feedback.sum(axis=1, dtype=np.int64)

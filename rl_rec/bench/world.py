@@ -62,4 +62,5 @@ def random_world(sizes: WorldSizes, seed: int, device: str = "cpu") -> World:
         likes_before=before.flatten(),
     )
     response = FrozenResponse(model.to(device), profiles.to(device), features.to(device))
-    return World(response, population.to(device), profiles.to(device), features.to(device), sizes.slate)
+    age = torch.arange(items + 1, device=device)
+    return World(response, population.to(device), profiles.to(device), features.to(device), sizes.slate, age)
