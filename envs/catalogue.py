@@ -115,6 +115,23 @@ class Catalogue:
             self._last = (slid, self._window(slid))
         return self._last[1]
 
+    def live_in_batch(self, clock: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """The live items for learning from a replayed batch, and those one step later; ``None``: every item.
+
+        All rows get those of the newest one. What the world offers today is what the policy has to learn, and
+        one mask serves the whole batch.
+
+        Args:
+            clock: (B,) integer, when each row's slate was shown; needed only where the catalogue changes.
+        """
+        if self.always_all:
+            return None, None
+        if not self.changes:
+            return self.live_at(0), self.live_at(0)
+        assert clock is not None, "rollouts in a catalogue that changes store the clock"
+        newest = clock.max()
+        return self.live_at(newest), self.live_at(newest + 1)
+
     @overload
     def _slid(self, clock: int) -> int: ...
 

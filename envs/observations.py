@@ -3,10 +3,11 @@
 Glossary: B users, H history length, N items, C candidates, P profile features, F item features.
 
 - ``dict``: ``profile`` (P,) float32; ``history`` (H,) int64 in 0 … N, liked items, oldest first, right-aligned,
-  0 = padding; and where the world has candidate sets ``candidates`` (C,) int64 in 1 … N.
+  0 = padding; where the world has candidate sets ``candidates`` (C,) int64 in 1 … N; and where not every item
+  is live ``live`` (N,) int8, whether the item of action a is.
 - ``features``: one float32 vector (P + 2F + 1,) for agents that want a flat one: profile, mean features of the
   liked history, features of the last liked item (zeros where nothing was liked), share of the history filled.
-  Candidates are not in it.
+  Candidates and live items are not in it.
 """
 
 from typing import TypeAlias
@@ -18,6 +19,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
+from envs.catalogue import Catalogue
 from envs.env_config import ObservationName
 from envs.simulator import Observation, World, WorldSettings
 
@@ -35,6 +37,8 @@ def observation_space(world: World, settings: WorldSettings, name: ObservationNa
     }
     if settings.candidates is not None:
         parts["candidates"] = spaces.Box(1, world.num_items, (settings.candidates,), np.int64)
+    if not Catalogue.of(world, settings).always_all:
+        parts["live"] = spaces.MultiBinary(world.num_items)
     return spaces.Dict(parts)
 
 
@@ -48,10 +52,13 @@ def observe(world: World, observation: Observation, name: ObservationName) -> Ar
     profile = world.profiles[observation.user]  # (B, P)
     if name == "features":
         return _numpy(torch.cat([profile, history_features(world, observation.history)], dim=1))
-    arrays = {"history": _numpy(observation.history), "profile": _numpy(profile)}  # in the space's order
-    if observation.candidates is not None:
-        arrays = {"candidates": _numpy(observation.candidates), **arrays}
-    return arrays
+    parts = {
+        "candidates": observation.candidates,
+        "history": observation.history,
+        "live": _per_user(observation),
+        "profile": profile,
+    }  # in the space's order
+    return {name: _numpy(tensor) for name, tensor in parts.items() if tensor is not None}
 
 
 def history_features(world: World, history: Tensor) -> Tensor:
@@ -60,6 +67,13 @@ def history_features(world: World, history: Tensor) -> Tensor:
     last = world.item_features[history[:, -1]]  # (B, F): right-aligned, and padding has zero features
     filled = (history != 0).float().mean(dim=1, keepdim=True)  # (B, 1)
     return torch.cat([mean, last, filled], dim=1)
+
+
+def _per_user(observation: Observation) -> Tensor | None:
+    """Whether the item of each action is live: (B, N) int8."""
+    if observation.live is None:
+        return None
+    return observation.live[1:].to(torch.int8).expand(len(observation.user), -1)
 
 
 def _unbounded(size: int) -> spaces.Box:

@@ -92,6 +92,7 @@ def _first_problem(error: ValidationError, model: type[BaseModel], where: str) -
             if isinstance(annotation, type) and issubclass(annotation, BaseModel):
                 owner = annotation
         return _unknown_key(path, names[-1], owner)
-    if not path:  # a cross-field check: its message is already whole
-        return str(problem["msg"]).removeprefix("Value error, ")
-    return f"{path}: {problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "value_error" and isinstance(problem["input"], Mapping):
+        return f"{path}: {message}" if path else message  # a cross-field check: its message is already whole
+    return f"{path}: {message}, got {problem['input']!r}" if path else message

@@ -1,8 +1,9 @@
 """The world as gymnasium environments, so that any agent can use it: thin façades over the tensor simulator.
 
 Glossary: B users, K slate size, N items. An action is a slate, (K,) integers in 0 … N − 1; action a shows item
-a + 1. Items that may not be shown (outside the candidates, repeated within the slate, or in the history where
-``repeats="forbid"``) are no error: they get no response.
+a + 1. Items that may not be shown (not live, outside the candidates, repeated within the slate, or in the
+history where ``repeats="forbid"``) are no error: they get no response. Where the catalogue changes, every
+``step`` moves the world's clock, and only ``reset(seed=...)`` sets it back.
 """
 
 from typing import Any, SupportsFloat

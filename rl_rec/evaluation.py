@@ -6,11 +6,13 @@ served until each has left.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isnan
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from envs.catalogue import Catalogue
 from envs.progress import Progress, silent
 from envs.randomness import stream_seed
 from envs.simulator import Simulator, World, WorldSettings
@@ -39,6 +41,8 @@ class Evaluation:
     """``distinct_items`` as a share of the catalogue."""
     intra_list_diversity: float
     """Mean cosine distance between the features of two items of one slate."""
+    new_item_share: float
+    """Share of all shown slots whose item was withheld when the world began; NaN where none is."""
 
     @property
     def return_mean(self) -> float:
@@ -59,7 +63,7 @@ class Evaluation:
         return (self.return_mean - half, self.return_mean + half)
 
     def summary(self) -> dict[str, object]:
-        """Plain figures."""
+        """Plain figures; ``None`` for the share of new items where there are none."""
         return {
             "return_mean": self.return_mean,
             "return_ci95": list(self.return_ci95),
@@ -68,6 +72,7 @@ class Evaluation:
             "distinct_items": self.distinct_items,
             "coverage": self.coverage,
             "intra_list_diversity": self.intra_list_diversity,
+            "new_item_share": None if isnan(self.new_item_share) else self.new_item_share,
             "episodes": len(self.returns),
         }
 
@@ -89,7 +94,8 @@ def evaluate(
     """Serve ``episodes`` users, one episode each.
 
     Every user of the world comes equally often, give or take one. The same seed brings the same users, start
-    histories and response draws, whatever the policy: comparisons are paired.
+    histories and response draws, whatever the policy: comparisons are paired. The world's clock starts at 0 for
+    every batch of users.
 
     Args:
         world: its population is who is served.
@@ -141,6 +147,8 @@ def evaluate(
         depths.append(depth)
         progress(first + len(batch), episodes, "users served")
     distinct = int((shown[1:] > 0).sum())
+    catalogue = Catalogue.of(world, settings)
+    new = int(shown[catalogue.withheld].sum()) if catalogue.num_withheld else float("nan")
     return Evaluation(
         returns=torch.cat(returns),
         users=users,
@@ -149,4 +157,5 @@ def evaluate(
         distinct_items=distinct,
         coverage=distinct / world.num_items,
         intra_list_diversity=float(diversity / slates),
+        new_item_share=new / float(slots),
     )

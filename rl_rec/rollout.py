@@ -94,11 +94,12 @@ class Rollout:
         Returns:
             Columns of steps × B rows, step by step: ``user``, ``history``, ``slate``, ``next_history``
             (int32), ``click``, ``terminated`` (bool), ``reward`` (float32), ``candidates`` where the world has
-            them, and the policy's extras. ``next_history`` is the same user's own, also where they finished.
+            them, ``clock`` (int32), when the slate was shown, where its catalogue changes, and the policy's
+            extras. ``next_history`` is the same user's own, also where they finished.
         """
         columns: dict[str, list[Tensor]] = defaultdict(list)
         for _ in range(steps):
-            observation = self.simulator.observation
+            observation, clock = self.simulator.observation, self.simulator.clock
             decision = self.policy.act(observation)
             transition = self.simulator.step(decision.slate)
             self.statistics.update(
@@ -119,6 +120,8 @@ class Rollout:
             }
             if observation.candidates is not None:
                 row["candidates"] = observation.candidates.int()
+            if self.simulator.catalogue.changes:
+                row["clock"] = torch.full_like(row["user"], clock)
             for name, value in row.items():
                 columns[name].append(value)
         return {name: parts[0] if steps == 1 else torch.cat(parts) for name, parts in columns.items()}

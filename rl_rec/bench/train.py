@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from envs.catalogue import Catalogue
+from envs.errors import UserError
 from envs.progress import Progress
 from envs.randomness import stream_seed
 from envs.simulator import Observation, Simulator, World
@@ -30,6 +32,13 @@ class TrainingLoop(abc.ABC):
     """Collect a fragment, store it, make the updates owed."""
 
     def __init__(self, settings: BenchSettings, world: World) -> None:
+        """Make networks and simulator, and fill the replay for a start.
+
+        Raises:
+            UserError: a catalogue that is not whole, which the plain version does not spell out.
+        """
+        if not Catalogue.of(world, settings.rules).always_all:
+            raise UserError("the plain loop knows whole catalogues only: leave rules.catalogue as it is")
         self.settings, self.world, self.agent = settings, world, settings.agent
         self.forbid = settings.rules.repeats == "forbid"
         self.networks = agent.networks(settings, world)

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from envs.errors import UserError
+from envs.files import read_json
 from rl_rec.cli.options import device_option, json_option, set_option
 from rl_rec.cli.output import console, emit
 from rl_rec.cli.progress import reporting
@@ -42,6 +43,14 @@ _POLICIES = ("random", "popular", "constant", "oracle")
 @click.option(
     "--split", type=click.Choice(_SPLITS), default="test", show_default=True, help="Which users are served."
 )
+@click.option(
+    "--catalogue",
+    "schedule",
+    metavar="SCHEDULE",
+    help="Change which items are live: NAME=VALUE,... or a JSON file with these names: withheld, rule, churn, "
+    "seed, show. Example: --catalogue show=all shows a run that was trained with world.catalogue.withheld=0.2 "
+    "the items it never met.",
+)
 @set_option
 @device_option
 @json_option
@@ -52,11 +61,12 @@ def evaluate(
     episodes: int,
     seed: int,
     split: str,
+    schedule: str | None,
     assignments: Sequence[str],
     device: str,
     as_json: bool,
 ) -> None:
-    """Measure a policy: mean return with a 95% interval, depth, click rate, coverage, diversity.
+    """Measure a policy: mean return with a 95% interval, depth, click rate, coverage, diversity, new items.
 
     `normalised` places the return between the random policy's (0) and the myopic oracle's (1). --set changes
     the world's rules, e.g. --set world.repeats=allow; a run is measured in the world it was trained in by
@@ -76,6 +86,8 @@ def evaluate(
     run = RunFolder(run_path) if run_path is not None else None
     # The world's rules may be spelt as for train, world.repeats=allow, or without the prefix.
     assignments = [assignment.removeprefix("world.") for assignment in assignments]
+    if schedule is not None:
+        assignments = [*_catalogue_changes(schedule), *assignments]  # --set has the last word
     rules = (run.settings.world if run else WorldSettings()).with_overrides(assignments)
     fitted = world_folder.load(simulator_path or run.simulator)  # type: ignore[union-attr]
     if run is not None and run.fingerprint not in (None, fitted.dataset.fingerprint):
@@ -88,3 +100,22 @@ def evaluate(
         else:
             result = {"policy": policy, **comparison.run_reference(policy, progress)}  # type: ignore[arg-type]
     emit(result, as_json)
+
+
+def _catalogue_changes(schedule: str) -> list[str]:
+    """``--catalogue`` as assignments to the world's rules.
+
+    Raises:
+        UserError: neither NAME=VALUE,... nor a JSON file with one object.
+    """
+    path = Path(schedule)
+    if path.is_file():
+        values = read_json(path, "a catalogue schedule")
+        if not isinstance(values, dict):
+            raise UserError(f'{path}: expected one JSON object such as {{"withheld": 0.2}}')
+        parts = [f"{name}={value}" for name, value in values.items()]
+    else:
+        parts = [part.strip() for part in schedule.split(",")]
+        if not all("=" in part for part in parts):
+            raise UserError(f"--catalogue takes NAME=VALUE,... or the path of a JSON file, got {schedule!r}")
+    return [f"catalogue.{part}" for part in parts]

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from envs.catalogue import Catalogue
 from envs.simulator import Observation
 from rl_rec.hac.config import HACSettings
 from rl_rec.hac.networks import CatalogueTables, HACNetworks, inverse
@@ -39,6 +40,8 @@ class Transitions(NamedTuple):
     """(B, C) integer."""
     hyper_action: Tensor | None = None
     """(B, D) float, the Z that was played; stored only for ``critic_action='hyper'``."""
+    clock: Tensor | None = None
+    """(B,) integer, the world's clock when the slate was shown; stored only where the catalogue changes."""
 
 
 class Predictions(NamedTuple):
@@ -67,6 +70,7 @@ def predict(
     forbid_repeats: bool,
     settings: HACSettings,
     noise: torch.Generator | None = None,
+    catalogue: Catalogue | None = None,
 ) -> Predictions:
     """Run networks and targets on a batch. States are encoded anew from the stored observation.
 
@@ -79,7 +83,9 @@ def predict(
         forbid_repeats: whether items in the history window may not be shown.
         settings: which action the critic and the policy loss use.
         noise: generator for dropout.
+        catalogue: which items are live; ``None``: all.
     """
+    live, next_live = (None, None) if catalogue is None else catalogue.live_in_batch(batch.clock)
     profile = F.embedding(batch.user, profiles)
     tables = networks.tables(item_features)
     state = networks.state(tables, profile, batch.history, noise)
@@ -102,13 +108,13 @@ def predict(
     else:
         proposed = mu
         if settings.policy_action == "soft_effect":
-            observation = Observation(batch.user, batch.history, batch.candidates)
+            observation = Observation(batch.user, batch.history, batch.candidates, live)
             proposed = _soft_effect(networks, mu, tables, observation, forbid_repeats, settings, batch)
         policy_q = networks.critic(fixed, proposed, frozen=True)
 
     return Predictions(
         q=q,
-        target=td_target(targets, batch, profile, item_features, forbid_repeats, settings),
+        target=td_target(targets, batch, profile, item_features, forbid_repeats, settings, next_live),
         policy_q=policy_q,
         mu=mu,
         inverse=z_hat,
@@ -124,14 +130,18 @@ def td_target(
     item_features: Tensor,
     forbid_repeats: bool,
     settings: HACSettings,
+    live: Tensor | None = None,
 ) -> Tensor:
-    """y = r + γ·(1 − terminated)·Q'(s', Ẑ(a')), a' the target policy's effect action: (B,)."""
+    """y = r + γ·(1 − terminated)·Q'(s', Ẑ(a')), a' the target policy's effect action: (B,).
+
+    ``live``: (N + 1,) bool, the items that a' is chosen from; ``None``: all.
+    """
     tables = targets.tables(item_features)
     state = targets.state(tables, profile, batch.next_history)
     action = targets.hyper_actor(state)
     if settings.critic_action == "effect":
         scores = targets.scores(action, tables)
-        observation = Observation(batch.user, batch.next_history, batch.candidates)
+        observation = Observation(batch.user, batch.next_history, batch.candidates, live)
         slate = top_k(mask_scores(scores, observation, forbid_repeats), batch.slate.shape[1])
         action = inverse(F.embedding(slate, tables.phi))
     future = targets.critic(state, action)

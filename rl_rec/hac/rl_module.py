@@ -7,6 +7,7 @@ import torch
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, TargetNetworkAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
+from envs.catalogue import Catalogue
 from envs.randomness import seeded_weights
 from envs.rllib import world_from_env_config
 from envs.simulator import World, WorldSettings
@@ -29,6 +30,7 @@ class HACModule(TorchRLModule, TargetNetworkAPI, InferenceOnlyAPI):
         self.settings = HACSettings.from_mapping(config["agent"])
         world, rules = world_from_env_config(config["env_config"], config["device"])
         self.forbid_repeats = rules.repeats == "forbid"
+        self.catalogue = Catalogue.of(world, rules)
         with seeded_weights(config["seed"]):
             self.networks = HACNetworks(
                 world.profiles.shape[1], world.item_features.shape[1], rules.history_length, self.settings
@@ -82,5 +84,6 @@ class HACModule(TorchRLModule, TargetNetworkAPI, InferenceOnlyAPI):
             self.forbid_repeats,
             self.settings,
             self.noise,
+            self.catalogue,
         )
         return predictions._asdict()

@@ -23,6 +23,7 @@ FIELDS = {
     "click_rate",
     "coverage",
     "intra_list_diversity",
+    "new_item_share",
     "episodes",
     "seed",
     "split",
@@ -93,6 +94,34 @@ def test_set_changes_the_rules_of_a_run(run, capsys):
     assert figures(capsys, "--run", str(run), "--set", "max_steps=2")["depth_mean"] <= 2
 
 
+def test_a_schedule_changes_the_catalogue(run, capsys, tmp_path):
+    assert figures(capsys, "--run", str(run))["new_item_share"] is None
+    held = figures(capsys, "--run", str(run), "--catalogue", "withheld=0.5,rule=newest,show=withheld")
+    assert held["new_item_share"] == 1.0 and held["distinct_items"] <= 20
+    assert held["world"]["catalogue"] == {
+        "withheld": 0.5, "rule": "newest", "churn": 0.0, "seed": 0, "show": "withheld",
+    }  # fmt: skip
+    (tmp_path / "schedule.json").write_text('{"withheld": 0.5, "rule": "newest", "show": "withheld"}')
+    assert figures(capsys, "--run", str(run), "--catalogue", str(tmp_path / "schedule.json")) == held
+    changed = figures(
+        capsys, "--run", str(run), "--catalogue", "withheld=0.5", "--set", "world.catalogue.churn=0.1"
+    )
+    assert (changed["world"]["catalogue"]["withheld"], changed["world"]["catalogue"]["churn"]) == (0.5, 0.1)
+    assert 0 < changed["new_item_share"] < 1
+
+
+def test_a_schedule_changes_the_run_s_own(run, tmp_path, capsys):
+    (tmp_path / "trial").symlink_to(run / "trial")
+    described = json.loads((run / "run.json").read_text())
+    described["config"]["settings"]["world"]["catalogue"] = {"withheld": 0.5, "churn": 0.1}
+    (tmp_path / "run.json").write_text(json.dumps(described))
+    own = figures(capsys, "--run", str(tmp_path))["world"]["catalogue"]
+    changed = figures(capsys, "--run", str(tmp_path), "--catalogue", "seed=7")["world"]["catalogue"]
+    assert (own["withheld"], own["churn"]) == (0.5, 0.1) and changed == {**own, "seed": 7}
+    assert main(["evaluate", "--run", str(tmp_path), "--catalogue", "show=all"]) == 2
+    assert "show=all is a catalogue that stays as it is: set churn=0" in capsys.readouterr().err
+
+
 def test_the_split_decides_who_is_served(simulator, capsys):
     arguments = ["--policy", "popular", "--simulator", str(simulator), *RULES]
     results = [figures(capsys, *arguments, "--split", split) for split in ("train", "validation", "test")]
@@ -124,6 +153,12 @@ def test_a_person_reads_a_table(simulator, capsys):
             "do not fit this simulator's features or history_length=5",
         ),
         (["--run", "{run}", "--set", "candidates=3"], "change candidates"),
+        (["--run", "{run}", "--catalogue", "chrun=0.1"], "did you mean 'catalogue.churn'"),
+        (["--run", "{run}", "--catalogue", "churn=0.1"], "lower churn or raise withheld"),
+        (["--run", "{run}", "--catalogue", "withheld=much"], "catalogue.withheld: "),
+        (["--run", "{run}", "--catalogue", "withheld=0.9"], "of a catalogue of 40 of which 4 are live"),
+        (["--run", "{run}", "--catalogue", "nowhere.json"], "NAME=VALUE,... or the path of a JSON file"),
+        (["--run", "{run}", "--catalogue", "{run}/run.json"], "unknown setting 'catalogue.config'"),
         (["--run", "{run}", "--episodes", "0"], "--episodes"),
         (["--run", "{run}", "--device", "tpu"], "unknown device 'tpu'"),
         (["--run", "{run}", "--device", "cuda:99"], "device 'cuda:99' is not available"),

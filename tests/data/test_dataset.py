@@ -22,6 +22,13 @@ def test_likes_are_grouped_by_user_in_order_of_time(make_dataset: Make) -> None:
     assert dataset.session_likes_before.tolist() == [0, 1, 3, 0, 1]
 
 
+def test_items_are_as_old_as_their_first_exposure(make_dataset: Make) -> None:
+    # Shown first at 5: 1, 3 and 4, by index; 2 at 10.
+    assert make_dataset().item_age.tolist() == [0, 1, 4, 2, 3]
+    never = np.array([[1, 2], [1, 1], [2, 0], [2, 4], [1, 1]], np.int32)
+    assert make_dataset(session_items=never).item_age.tolist() == [0, 1, 2, 4, 3]
+
+
 def test_history_ends_with_the_latest_like_before_the_session(make_dataset: Make) -> None:
     history = make_dataset().history([0, 1, 2, 3, 4], 2)
 

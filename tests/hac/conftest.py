@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from envs.catalogue import Catalogue
 from envs.randomness import seeded_weights
 from rl_rec.hac.config import HACSettings
 from rl_rec.hac.losses import Predictions, Transitions, predict
@@ -34,10 +35,19 @@ class Agent(NamedTuple):
     features: Tensor
     """(N + 1, F)."""
 
-    def predict(self, batch: Transitions, forbid_repeats: bool = False) -> Predictions:
+    def predict(
+        self, batch: Transitions, forbid_repeats: bool = False, catalogue: Catalogue | None = None
+    ) -> Predictions:
         """As ``rl_rec.hac.losses.predict``."""
         return predict(
-            self.networks, self.targets, batch, self.profiles, self.features, forbid_repeats, self.settings
+            self.networks,
+            self.targets,
+            batch,
+            self.profiles,
+            self.features,
+            forbid_repeats,
+            self.settings,
+            catalogue=catalogue,
         )
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from envs.catalogue import Catalogue, CatalogueSettings
 from rl_rec.hac import losses as hac
 from rl_rec.hac.losses import Transitions
 
@@ -87,6 +88,46 @@ def test_target_shows_nothing_that_the_next_history_forbids(hand_agent):
 def test_target_stays_inside_the_candidates(hand_agent):
     batch = hand_batch(candidates=torch.tensor([[2, 4], [2, 4]]))  # Ẑ = (−0.5, 0), Q' = −0.5
     torch.testing.assert_close(hand_agent().predict(batch).target[0], torch.tensor(0.5 - 0.9 * 0.5))
+
+
+def catalogue(**settings: object) -> Catalogue:
+    """Of the hand-made agent's four items, item 1 the oldest."""
+    chosen = CatalogueSettings.from_mapping({"rule": "newest", **settings})
+    return Catalogue(chosen, torch.arange(5), 4, "cpu")
+
+
+def test_target_shows_live_items_alone(hand_agent):
+    # Without the items 3 and 4: a' = {1, 2}, Ẑ = (0.5, 0.5), Q' = 1.5.
+    target = hand_agent().predict(hand_batch(), catalogue=catalogue(withheld=0.5)).target
+    torch.testing.assert_close(target[0], torch.tensor(0.5 + 0.9 * 1.5))
+
+
+def test_a_whole_catalogue_masks_nothing(hand_agent):
+    target = hand_agent().predict(hand_batch(), catalogue=catalogue(withheld=0.5, show="all")).target
+    torch.testing.assert_close(target[0], torch.tensor(0.5 + 0.9 * 3.5))
+
+
+def test_a_changing_catalogue_is_that_of_the_newest_row(hand_agent):
+    # One of two live items is replaced at each step: {1, 2}, {2, 3}, {3, 4}, {4, 1} …
+    agent = hand_agent(mu=(1.0, 1.0), policy_action="soft_effect")
+    changing = catalogue(withheld=0.5, churn=0.5)
+    for newest, target, policy_q in ((1, 1.5, 0.5), (2, 0.5, -0.5), (3, 1.5, -0.5)):
+        batch = hand_batch(clock=torch.tensor([newest, 0], dtype=torch.int32))
+        predictions = agent.predict(batch, catalogue=changing)
+        # Q = Z₂ of what was live then, {2, 3}, {3, 4}, {4, 1}; Q' = 2·Z₁ + 0.5 of what was one step later.
+        torch.testing.assert_close(predictions.policy_q, torch.full((2,), policy_q))
+        torch.testing.assert_close(predictions.target[0], torch.tensor(0.5 + 0.9 * target))
+
+
+def test_soft_effect_neither_shows_nor_feels_what_is_not_live(hand_agent):
+    # Live are 1 = (1, 0) and 3 = (2, 0): Q = Z₂ is zero on both, no direction is better.
+    agent = hand_agent(mu=(1.0, 1.0), policy_action="soft_effect")
+    age = torch.tensor([0, 1, 3, 2, 4])
+    part = Catalogue(CatalogueSettings(rule="newest", withheld=0.5), age, 4, "cpu")
+    predictions = agent.predict(hand_batch(), catalogue=part)
+    torch.testing.assert_close(predictions.policy_q, torch.zeros(2))
+    predictions.policy_q.sum().backward()
+    torch.testing.assert_close(agent.networks.hyper_actor.bias.grad, torch.zeros(2))
 
 
 def test_target_of_ddpg_scores_the_hyper_action_itself(hand_agent):

@@ -35,6 +35,7 @@ def allowed_scores(agent, observation: Observation, forbid: bool = False) -> lis
             for item in range(1, len(agent.features))
             if not (forbid and item in observation.history[row])
             and (observation.candidates is None or item in observation.candidates[row])
+            and (observation.live is None or observation.live[item])
         }
         for row in range(len(scores))
     ]
@@ -43,8 +44,9 @@ def allowed_scores(agent, observation: Observation, forbid: bool = False) -> lis
 @pytest.mark.parametrize("scorer", ["dot", "hyper_network"])
 @pytest.mark.parametrize("forbid", [False, True])
 @pytest.mark.parametrize("candidates", [None, torch.tensor([[1, 3, 5, 7, 9, 11]] * 6)])
-def test_greedy_shows_the_best_of_what_may_be_shown(make_agent, scorer, forbid, candidates):
-    agent, observation = make_agent(scorer=scorer), observe(candidates=candidates)
+@pytest.mark.parametrize("live", [None, torch.arange(13) > 2])
+def test_greedy_shows_the_best_of_what_may_be_shown(make_agent, scorer, forbid, candidates, live):
+    agent, observation = make_agent(scorer=scorer), observe(candidates=candidates, live=live)
     slate = make_policy(agent, forbid=forbid).act(observation).slate
     for row, scores in enumerate(allowed_scores(agent, observation, forbid)):
         assert slate[row].tolist() == sorted(scores, key=scores.__getitem__, reverse=True)[:3]
@@ -53,13 +55,13 @@ def test_greedy_shows_the_best_of_what_may_be_shown(make_agent, scorer, forbid, 
 @pytest.mark.parametrize("effect", ["categorical", "topk"])
 def test_exploration_stays_inside_what_may_be_shown(make_agent, effect):
     agent = make_agent(exploration={"effect": effect, "sigma": 3.0, "temperature": 5.0})
-    observation = observe(candidates=torch.tensor([[1, 3, 5, 7, 9, 11]] * 6))
+    observation = observe(candidates=torch.tensor([[1, 3, 5, 7, 9, 11]] * 6), live=torch.arange(13) > 1)
     policy = make_policy(agent, 0, forbid=True)
     for _ in range(50):
         slate = policy.act(observation).slate
         for row in range(6):
             shown, history = set(slate[row].tolist()), set(observation.history[row].tolist())
-            assert len(shown) == 3 and shown <= {1, 3, 5, 7, 9, 11} - history
+            assert len(shown) == 3 and shown <= {3, 5, 7, 9, 11} - history
 
 
 def test_greedy_ignores_how_exploration_is_set(make_agent):

@@ -7,6 +7,7 @@ from math import isnan
 import pytest
 import torch
 
+from envs.catalogue import CatalogueSettings
 from envs.simulator import Observation, Simulator, World, WorldSettings
 from rl_rec.evaluation import Evaluation, evaluate, normalised
 from rl_rec.policy import Decision, Policy
@@ -41,6 +42,7 @@ def evaluation(returns: list[float], users: list[int]) -> Evaluation:
         distinct_items=3,
         coverage=0.3,
         intra_list_diversity=0.1,
+        new_item_share=float("nan"),
     )
 
 
@@ -54,6 +56,50 @@ def test_every_user_has_exactly_one_episode(small_world: MakeWorld):
     assert result.returns.shape == result.depth.shape == (16,)
     assert result.depth.min() < result.depth.max() <= 20
     assert all(torch.equal(observation.user, result.users) for observation in seen)
+
+
+def test_the_share_of_new_items_by_hand(small_world: MakeWorld):
+    # Items 16 to 30 are new. Nobody clicks: everybody is there for four steps, and every slot counts.
+    world = small_world(logits=[-40.0] * 30)
+    old = CatalogueSettings(withheld=0.5, rule="newest")
+    for changes, slate, share in (
+        ({}, [1, 15, 16, 30], 0.5),  # asked for in vain, but shown
+        ({"show": "all"}, [1, 17, 18, 19], 0.75),
+        ({"show": "withheld"}, [27, 28, 29, 30], 1.0),
+        ({"churn": 0.1}, [1, 2, 3, 4], 0.0),  # retired by then, and never new
+    ):
+        rules = WorldSettings(history_length=4, catalogue=old.model_copy(update=changes))
+        result = evaluate(world, rules, lambda s, slate=slate: Fixed(s, slate), 20, seed=0)
+        assert result.new_item_share == share
+        assert result.summary()["new_item_share"] == share
+    nothing_new = evaluate(world, RULES, lambda s: Fixed(s, [1, 2, 3, 4]), 20, seed=0)
+    assert isnan(nothing_new.new_item_share) and nothing_new.summary()["new_item_share"] is None
+
+
+def test_slots_of_users_who_left_are_no_new_items(small_world: MakeWorld):
+    # Odd items are liked. Users of even slots see them and stay; the others leave after four steps.
+    world = small_world(logits=[40.0 if item % 2 else -40.0 for item in range(1, 31)])
+    old = CatalogueSettings(withheld=0.5, rule="newest", show="all")
+    rules = WorldSettings(history_length=4, repeats="allow", start_history="empty", max_steps=8, catalogue=old)
+
+    class Halves:
+        def act(self, observation: Observation) -> Decision:
+            slates = torch.tensor([[1, 3, 5, 7], [16, 18, 20, 22]])
+            return Decision(slates[torch.arange(len(observation.user)) % 2], {})
+
+    result = evaluate(world, rules, lambda _: Halves(), 16, seed=0)
+    assert result.depth.tolist() == [8, 4] * 8
+    assert result.new_item_share == pytest.approx(4 / 12)
+
+
+def test_every_batch_of_users_finds_the_world_at_its_beginning(
+    small_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("rl_rec.evaluation._USERS_AT_ONCE", 8)
+    rules = RULES.model_copy(update={"catalogue": CatalogueSettings(withheld=0.5, churn=0.1)})
+    clocks = []
+    evaluate(small_world(), rules, lambda s: clocks.append(s.clock) or random_policy(s), 24, seed=0)
+    assert clocks == [0, 0, 0]
 
 
 def test_returns_and_depths_by_hand(small_world: MakeWorld):

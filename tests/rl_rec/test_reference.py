@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from envs.catalogue import CatalogueSettings
 from envs.data.dataset import Split
 from envs.data.prepare import PrepareSettings, prepare
 from envs.data.synthetic import SyntheticSettings
@@ -15,6 +16,8 @@ from rl_rec.reference import OraclePolicy, RandomPolicy, RankingPolicy, populari
 
 MakeWorld = Callable[..., World]
 RULES = WorldSettings(history_length=8)
+OLD = CatalogueSettings(withheld=0.5, rule="newest")
+"""Items 1 … 15 of 30 are live."""
 
 
 def simulator_with(world: World, users: int, **rules: object) -> Simulator:
@@ -32,6 +35,7 @@ def simulator_with(world: World, users: int, **rules: object) -> Simulator:
         ({"repeats": "allow"}, range(1, 31)),
         ({"repeats": "forbid"}, sorted({*range(1, 31)} - {2, 30})),
         ({"repeats": "forbid", "candidates": 6}, [4, 6, 8, 10, 12]),
+        ({"repeats": "forbid", "catalogue": OLD}, [1, *range(3, 16)]),
     ],
 )
 def test_random_is_uniform_over_what_may_be_shown(small_world: MakeWorld, rules: dict, allowed):
@@ -52,20 +56,24 @@ def test_a_ranking_shows_its_best_that_may_be_shown(small_world: MakeWorld):
     for repeats, expected in (("allow", [30, 29, 28, 27]), ("forbid", [29, 28, 27, 26])):
         simulator = simulator_with(small_world(), 2, repeats=repeats)
         assert RankingPolicy(simulator, scores).act(simulator.observation).slate.tolist() == [expected] * 2
+    simulator = simulator_with(small_world(), 2, catalogue=OLD)
+    assert RankingPolicy(simulator, scores).act(simulator.observation).slate.tolist() == [[15, 14, 13, 12]] * 2
     simulator = simulator_with(small_world(), 2, candidates=6)
     assert RankingPolicy(simulator, scores).act(simulator.observation).slate.tolist() == [[12, 10, 8, 6]] * 2
     assert scores.tolist() == list(range(31)), "the ranking is not masked in place"
 
 
 @pytest.mark.parametrize("repeats", ["allow", "forbid"])
-def test_the_oracle_shows_the_most_probable_items(small_world: MakeWorld, repeats: str):
-    simulator = Simulator(small_world(), RULES.model_copy(update={"repeats": repeats}), num_users=8, seed=0)
+@pytest.mark.parametrize("last", [30, 15])
+def test_the_oracle_shows_the_most_probable_items(small_world: MakeWorld, repeats: str, last: int):
+    changes = {"repeats": repeats, "catalogue": OLD if last == 15 else CatalogueSettings()}
+    simulator = Simulator(small_world(), RULES.model_copy(update=changes), num_users=8, seed=0)
     slate = OraclePolicy(simulator).act(simulator.observation).slate
     for row, p, history in zip(
         slate.tolist(), simulator.probabilities().tolist(), simulator.history.tolist(), strict=True
     ):
         banned = {0, *(history if repeats == "forbid" else ())}
-        assert row == sorted({*range(31)} - banned, key=lambda item: -p[item])[:4]
+        assert row == sorted({*range(last + 1)} - banned, key=lambda item: -p[item])[:4]
 
 
 @pytest.mark.parametrize(("slate_size", "misses"), [(4, 0), (9, 1), (10, 1), (20, 2)])
@@ -81,6 +89,26 @@ def test_the_oracle_leaves_the_misses_that_sweet_point_wants(
         allowed = [item for item in range(1, 31) if item not in history]
         assert slate[: slate_size - misses] == allowed[: slate_size - misses]
         assert sorted(slate[slate_size - misses :]) == allowed[len(allowed) - misses :]
+
+
+@pytest.mark.parametrize("reward", ["mean_with_cost", "sweet_point"])
+def test_no_reference_shows_what_is_not_live(small_world: MakeWorld, reward: str):
+    # The best and the worst items come and go; a slate of 9 wants a deliberate miss under sweet_point.
+    world = small_world(slate=9, logits=[0.2 * item - 3.0 for item in range(30)])
+    churning = CatalogueSettings(withheld=0.5, churn=0.2)
+    rules = WorldSettings(history_length=3, reward=reward, catalogue=churning)
+    makers = (
+        lambda s: RandomPolicy(s, torch.Generator().manual_seed(0)),
+        lambda s: RankingPolicy(s, search_ranking(world, rules, torch.arange(31.0), 0, users=8, rounds=1)),
+        OraclePolicy,
+    )
+    for make in makers:
+        simulator = Simulator(world, rules, num_users=6, seed=0)
+        policy = make(simulator)
+        for _ in range(12):
+            slate = policy.act(simulator.observation).slate
+            assert simulator.live is not None and simulator.live[slate].all()
+            simulator.step(slate)
 
 
 def test_the_oracle_is_best_and_random_worst(small_world: MakeWorld):

@@ -6,6 +6,7 @@ from copy import deepcopy
 import pytest
 import torch
 
+from envs.catalogue import CatalogueSettings
 from envs.simulator import Observation, Simulator, World, WorldSettings
 from rl_rec.policy import Decision
 from rl_rec.reference import RandomPolicy
@@ -65,6 +66,19 @@ def test_columns_are_compact(small_world: MakeWorld):
         "next_history": (torch.int32, (18, 8)),
         "candidates": (torch.int32, (18, 9)),
     }
+
+
+def test_the_clock_is_a_column_where_the_catalogue_changes(small_world: MakeWorld):
+    churning = CatalogueSettings(withheld=0.5, churn=0.1)
+    rollout = random_rollout(small_world(), RULES.model_copy(update={"catalogue": churning}), users=2)
+    rollout.collect(steps=3)
+    columns = rollout.collect(steps=3)
+
+    assert columns["clock"].tolist() == [3, 3, 4, 4, 5, 5] and columns["clock"].dtype == torch.int32
+    for clock, slate in zip(columns["clock"].tolist(), columns["slate"], strict=True):
+        assert rollout.simulator.catalogue.live_at(clock)[slate.long()].all(), "when the slate was shown"
+    static = RULES.model_copy(update={"catalogue": CatalogueSettings(withheld=0.5)})
+    assert "clock" not in random_rollout(small_world(), static).collect(steps=1)
 
 
 def test_steps_may_be_collected_in_any_portions(small_world: MakeWorld):

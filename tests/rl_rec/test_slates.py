@@ -29,6 +29,14 @@ def test_candidates_keep_their_scores_and_others_lose_theirs():
     assert masked.tolist() == [[-INF, 1, -INF, -INF, -INF], [-INF, -INF, -INF, 8, 9]]
 
 
+def test_only_live_items_keep_their_scores():
+    live = torch.tensor([False, True, False, True, True])
+    masked = mask_scores(torch.zeros(2, 5), OBSERVATION._replace(live=live), forbid_repeats=True)
+
+    assert masked.isinf().tolist() == [[True, False, True, False, False]] * 2
+    assert live.tolist() == [False, True, False, True, True]
+
+
 def test_compact_ids_are_masked_alike():
     # Replay stores int32.
     compact = Observation(*(column.int() for column in OBSERVATION[:2]), torch.tensor([[1, 2], [4, 3]]).int())
