@@ -242,7 +242,8 @@ class OffPolicyAlgorithm(Algorithm):
         summary = result.summary()
         low, high = result.return_ci95
         del summary["return_ci95"]
-        return {**cast(dict[str, float], summary), "return_ci95_low": low, "return_ci95_high": high}
+        figures = {name: value for name, value in summary.items() if value is not None}  # numbers only
+        return {**cast(dict[str, float], figures), "return_ci95_low": low, "return_ci95_high": high}
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """RLlib's state, the replay, the counters, and every runner's users and generators."""

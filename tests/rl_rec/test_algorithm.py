@@ -16,6 +16,7 @@ import rl_rec.algorithm as algorithm_module
 from envs import world_folder
 from envs.data.dataset import Split
 from rl_rec.hac.config import HACSettings
+from rl_rec.hac.losses import Transitions, predict
 from rl_rec.train_settings import TrainSettings
 
 pytestmark = pytest.mark.ray
@@ -237,9 +238,12 @@ def test_dropout_is_on_in_training_and_off_in_rollouts(build):
 
 
 @pytest.mark.parametrize("way", ["from_checkpoint", "restore_from_path"])
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_a_resumed_run_is_the_run_never_stopped(build, configure, tmp_path, way, dropout):
+@pytest.mark.parametrize(
+    ("dropout", "world"), [(0.0, ()), (0.2, ("world.catalogue.withheld=0.3", "world.catalogue.churn=0.1"))]
+)
+def test_a_resumed_run_is_the_run_never_stopped(build, configure, tmp_path, way, dropout, world):
     overrides = (
+        *world,
         f"agent.encoder.dropout={dropout}",
         "agent.exploration.sigma=1.0",
         "agent.exploration.sigma_final=0.1",
@@ -263,6 +267,32 @@ def test_a_resumed_run_is_the_run_never_stopped(build, configure, tmp_path, way,
         assert result["training_iteration"] == 5
     finally:
         resumed.stop()
+
+
+def test_losses_and_rollouts_know_the_live_items(build):
+    catalogue = {"rule": "newest", "withheld": 0.7, "churn": 0.12}  # 9 of 30 items, one or two new ones a step
+    algorithm = build(*(f"world.catalogue.{name}={value}" for name, value in catalogue.items()))
+    result = train(algorithm, 2)
+    assert "new_item_share" in algorithm.evaluate_validation() and np.isfinite(
+        result["learners"]["default_policy"]["loss/td"]
+    )
+    columns = {name: column[: algorithm.collected] for name, column in algorithm.replay.columns.items()}
+    assert columns["clock"].tolist() == [step for step in range(20) for _ in range(10)]
+    schedule = module(algorithm).catalogue
+    for clock, slate in zip(columns["clock"].tolist(), columns["slate"], strict=True):
+        assert schedule.live_at(clock)[slate.long()].all()
+
+    batch = {name: column[-64:] for name, column in columns.items()}
+    own = module(algorithm)
+    targets = [
+        predict(
+            own.networks, own.targets, Transitions(**batch), own.profiles, own.item_features, True,
+            own.settings, catalogue=known,
+        ).target
+        for known in (schedule, None)
+    ]  # fmt: skip
+    used = own.forward_train(batch)["target"]
+    assert torch.equal(used, targets[0]) and not torch.equal(used, targets[1])
 
 
 def test_nan_in_the_data_stops_the_run_and_names_the_loss(build):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from envs.errors import UserError
 from rl_rec.bench.settings import BenchSettings
 from rl_rec.bench.train import FastLoop, PlainLoop, gradient_difference
 from rl_rec.bench.world import WorldSizes, random_world
@@ -109,6 +110,12 @@ def test_fast_and_plain_have_the_same_targets():
     profile = world.profiles[batch.user.long()]
     y = td_target(fast.targets, batch, profile, world.item_features, True, settings.agent)
     torch.testing.assert_close(y, plain.plain.target(plain.targets, batch))
+
+
+def test_training_is_compared_in_whole_catalogues_only():
+    settings = tiny().with_overrides(["rules.catalogue.withheld=0.2"])
+    with pytest.raises(UserError, match=r"leave rules\.catalogue as it is"):
+        FastLoop(settings, random_world(settings.world, seed=0))
 
 
 def test_the_random_world_is_the_same_for_the_same_seed_only():
