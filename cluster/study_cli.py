@@ -1,8 +1,9 @@
-"""`rl-rec study`: variants of an agent over seeds and worlds, as one table."""
+"""`rl-rec study`: variants of algorithms over seeds, worlds and serving conditions, as tables."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Group
@@ -10,109 +11,231 @@ from rich.table import Table
 
 from envs.errors import UserError
 from rl_rec.cli.options import check_device, json_option, set_option
-from rl_rec.cli.output import emit
+from rl_rec.cli.output import console, emit
 from rl_rec.cli.progress import reporting
+
+if TYPE_CHECKING:
+    from tuning.study_plan import StudyPlan
+
+_DEFAULTS: Mapping[str, Any] = {"seeds": 5, "episodes": 2048, "split": "test"}
 
 
 @click.command(
     epilog="Example: rl-rec study hac --simulator work/sim --seeds 5 --out work/study --variant hac "
-    "--variant supervision:agent.policy_weight=0,agent.alignment_weight=0"
+    "--variant supervision@hac:agent.policy_weight=0,agent.alignment_weight=0 "
+    "--serve same: --serve short:world.max_steps=10"
 )
-@click.argument("algorithm")
-@click.option(
-    "--simulator",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="A folder that rl-rec simulator fit wrote.",
-)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write.")
+@click.argument("algorithm", required=False)
+@click.option("--simulator", type=click.Path(path_type=Path), help="A folder that rl-rec simulator fit wrote.")
+@click.option("--out", type=click.Path(path_type=Path), help="The folder to write.")
+@click.option("--resume", "resume_path", type=click.Path(path_type=Path), help="Go on with this study instead.")
 @click.option(
     "--variant",
     "variants",
     multiple=True,
-    metavar="NAME[:PATH=VALUE,...]",
-    help="A name of your own and the settings that make it differ; may be repeated. The others are compared "
-    "to the first; by default there is one, ALGORITHM as it is.",
+    metavar="NAME[@ALGORITHM][:PATH=VALUE,...]",
+    help="A name of your own, its algorithm if not ALGORITHM, and the settings that make it differ; may be "
+    "repeated. A list stands in brackets: agent.critic_hidden=[128,64]. The others are compared to the first; "
+    "by default there is one, ALGORITHM as it is.",
 )
 @click.option(
     "--world",
     "worlds",
     multiple=True,
-    metavar="PATH=VALUE,...",
-    help="A world to compare them in, e.g. world.repeats=allow; may be repeated. By default the one of --set.",
+    metavar="[NAME:]PATH=VALUE,...",
+    help="A world to train and compare them in, e.g. world.repeats=allow; may be repeated. By default the one "
+    "of --set.",
 )
-@click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Seeds 0, 1, ...")
+@click.option(
+    "--serve",
+    "serves",
+    multiple=True,
+    metavar="NAME:[PATH=VALUE,...]",
+    help="A condition to evaluate in, as changes to the world an agent was trained in, e.g. "
+    "short:world.max_steps=10; may be repeated. By default that world itself.",
+)
+@click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0, 1, ...: how many.  [default: 5]")
 @click.option(
     "--steps", type=click.IntRange(min=1), help="User-steps of each run; the configuration's by default."
 )
-@click.option("--episodes", type=click.IntRange(min=1), default=2048, show_default=True, help="Test users.")
+@click.option(
+    "--split",
+    type=click.Choice(["test", "validation"]),
+    help="Whose users to evaluate on; choose settings on validation.  [default: test]",
+)
+@click.option("--episodes", type=click.IntRange(min=1), help="Users served per evaluation.  [default: 2048]")
 @click.option("--parallel", type=click.IntRange(min=1), default=2, show_default=True, help="Runs at once.")
 @click.option("--address", help="A running Ray cluster; by default Ray is started here.")
 @set_option
 @json_option
 def study(
-    algorithm: str,
-    simulator: Path,
-    out: Path,
+    algorithm: str | None,
+    simulator: Path | None,
+    out: Path | None,
+    resume_path: Path | None,
     variants: Sequence[str],
     worlds: Sequence[str],
-    seeds: int,
+    serves: Sequence[str],
+    seeds: int | None,
     steps: int | None,
-    episodes: int,
+    split: str | None,
+    episodes: int | None,
     parallel: int,
     address: str | None,
     assignments: Sequence[str],
     as_json: bool,
 ) -> None:
-    """Compare variants of ALGORITHM on the same budget, seeds, users and random numbers.
+    """Compare variants of one or several algorithms on the same budget, seeds, users and random numbers.
 
-    Reports the mean over seeds on test users with a 95% t-interval, beside every reference policy, and the
-    paired difference of each variant to the first.
+    Reports the mean over seeds with a 95% t-interval, beside every reference policy, and the paired difference
+    of each variant to the first: one table per training world and serving condition. The folder also gets
+    results.csv, with every seed's figures, and learning curves. --set applies to every variant.
     """
+    new = {"ALGORITHM": algorithm, "--simulator": simulator, "--out": out}
+    chosen = {"seeds": seeds, "episodes": episodes, "split": split}
+    if resume_path is not None:
+        several = {"--variant": variants, "--world": worlds, "--serve": serves, "--set": assignments}
+        extra = {**new, **several, "--steps": steps, **{f"--{name}": value for name, value in chosen.items()}}
+        given = [name for name, value in extra.items() if value is not None and value != ()]
+        if given:
+            raise UserError(f"--resume goes on with the study's own settings: leave out {', '.join(given)}")
+    elif missing := [name for name, value in new.items() if value is None]:
+        raise UserError(f"missing {', '.join(missing)} (or --resume STUDY)")
+
+    from cluster.cli import cpus_for
     from cluster.ray_session import ray_session
-    from rl_rec.agents import find_agent
-    from tuning.study import study as run_study
+    from tuning import study as studies
+    from tuning.study_plan import read_plan
 
-    agent = find_agent(algorithm)
-    pairs = [] if steps is None else [f"steps={steps}"]
-    base = agent.train_settings().with_overrides([*assignments, *pairs])
-    parsed = dict(_variant(text) for text in variants or [algorithm])
-    if len(parsed) < len(variants):
-        raise UserError("two variants have the same name")
-    check_device(base.device)
-    rules = [world.split(",") for world in worlds] or [[]]
-    with ray_session(cpus=parallel, address=address), reporting("user-steps") as progress:
-        result = run_study(agent, simulator, base, parsed, rules, seeds, episodes, out, progress)
+    if resume_path is not None:
+        path = resume_path
+        plan, _ = read_plan(path)
+        if (done := studies.finished(path)) is not None:
+            console.print(f"{path} is finished already", markup=False, soft_wrap=True)
+            emit(done, as_json, render)
+            return
+    else:
+        assert algorithm is not None and simulator is not None and out is not None
+        path = out
+        sizes: dict[str, Any] = {
+            name: _DEFAULTS[name] if value is None else value for name, value in chosen.items()
+        }
+        common = [*assignments, *([] if steps is None else [f"steps={steps}"])]
+        plan = _plan(algorithm, simulator, variants, worlds, serves, common, **sizes)
+    check_device(plan.base.device)
+    if resume_path is None:  # before Ray starts, which takes seconds
+        studies.check(plan, path)
+    try:
+        with ray_session(cpus=parallel * cpus_for(plan.base), address=address):
+            if resume_path is not None:
+                result = studies.resume(path, parallel, reporting)
+            else:
+                result = studies.study(plan, path, parallel, reporting)
+    except KeyboardInterrupt:
+        if path.exists():
+            console.print(f"go on with: rl-rec study --resume {path}", markup=False, soft_wrap=True)
+        raise
     emit(result, as_json, render)
+    for trial, problem in result["failed"].items():
+        notice = f"error: trial {trial} failed: {problem} (try it again with: rl-rec study --resume {path})"
+        console.print(notice, markup=False, soft_wrap=True)
+    if result["failed"]:
+        raise click.exceptions.Exit(1)
 
 
-def _variant(text: str) -> tuple[str, list[str]]:
-    name, _, changes = text.partition(":")
-    if not name.replace("-", "").replace("_", "").isalnum():
-        raise UserError(f"--variant takes NAME[:PATH=VALUE,...], got {text!r}")
-    return name, [change for change in changes.split(",") if change]
+def _plan(
+    algorithm: str,
+    simulator: Path,
+    variants: Sequence[str],
+    worlds: Sequence[str],
+    serves: Sequence[str],
+    assignments: Sequence[str],
+    seeds: int,
+    episodes: int,
+    split: str,
+) -> "StudyPlan":
+    from envs.data.dataset import Split
+    from rl_rec.agents import find_agent
+    from tuning.study_plan import AS_TRAINED, SAME_WORLD, StudyPlan, make_variants, split_assignments
+
+    wanted = []
+    for text in variants or [algorithm]:
+        match = re.fullmatch(r"(?P<name>[\w-]+)(@(?P<algorithm>[^:=]+))?(:(?P<changes>.*))?", text)
+        if match is None:
+            raise UserError(f"--variant takes NAME[@ALGORITHM][:PATH=VALUE,...], got {text!r}")
+        agent = find_agent(match["algorithm"] or algorithm)
+        wanted.append((match["name"], (agent, split_assignments(match["changes"] or ""))))
+    conditions = []
+    for option, texts in (("--world", worlds), ("--serve", serves)):
+        named = []
+        for text in texts:
+            match = re.fullmatch(r"((?P<name>[^:=,]+):)?(?P<changes>.*)", text)
+            if match is None or (match["name"] is None and (option == "--serve" or not text)):
+                takes = "NAME:[PATH=VALUE,...]" if option == "--serve" else "[NAME:]PATH=VALUE,..."
+                raise UserError(f"{option} takes {takes}, got {text!r}")
+            named.append((match["name"] or text, split_assignments(match["changes"])))
+        conditions.append(_unique(named, option))
+    return StudyPlan(
+        simulator=simulator,
+        variants=make_variants(_unique(wanted, "--variant"), assignments),
+        worlds=conditions[0] or SAME_WORLD,
+        serves=conditions[1] or AS_TRAINED,
+        seeds=seeds,
+        episodes=episodes,
+        split=Split[split.upper()],
+    )
+
+
+def _unique(named: Sequence[tuple[str, Any]], option: str) -> dict[str, Any]:
+    by_name = dict(named)
+    if len(by_name) < len(named):
+        names = [name for name, _ in named]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"two {option} have the same name, {twice!r}")
+    return by_name
 
 
 def render(result: Mapping[str, Any]) -> Group:
-    """One table a world."""
-    tables = []
-    for world in result["tables"]:
-        rules = world["world"]
-        budget = f"{result['steps']:,} user-steps, {result['seeds']} seeds"
-        title = f"repeats={rules['repeats']}, {budget}"
-        table = Table(title=title, box=None, padding=(0, 1), header_style="bold")
-        for column in ("policy", "return", "95% interval", "norm.", "items", "paired difference"):
-            table.add_column(column, justify="left" if column == "policy" else "right", no_wrap=True)
-        compared = False
-        for name, row in world["rows"].items():
-            low, high = row["return_ci95"]
-            cells = [name, f"{row['return_mean']:.2f}", f"{low:.2f}–{high:.2f}", f"{row['normalised']:.3f}"]
-            cells.append(f"{row['distinct_items']:.0f}")
-            if "difference_ci95" in row:
-                low, high = row["difference_ci95"]
-                difference = f"{row['difference_to_first']:+.2f} ({low:+.2f} to {high:+.2f})"
-                cells.append(difference if compared else "")  # the first is what the others are compared to
-                compared = True
-            table.add_row(*cells)
-        tables.append(table)
-    return Group(*tables)
+    """One table per training world and serving condition."""
+    return Group(*(_table(result, table) for table in result["tables"]))
+
+
+def _table(result: Mapping[str, Any], content: Mapping[str, Any]) -> Table:
+    rows = content["rows"]
+    several = len({entry["algorithm"] for entry in result["variants"].values()}) > 1
+    with_share = any(row.get("new_item_share") is not None for row in rows.values())
+    budget = f"{result['steps']:,} user-steps, {result['seeds']} seeds, {result['split']} users"
+    title = f"world {content['world_name']}, served {content['serve_name']}: {budget}"
+    table = Table(title=title, box=None, padding=(0, 1), header_style="bold")
+    columns = ["policy", *(["algorithm"] if several else []), "return", "95% interval", "norm.", "items"]
+    for column in [*columns, *(["new items"] if with_share else [])]:
+        left = column in ("policy", "algorithm")
+        table.add_column(column, justify="left" if left else "right", no_wrap=True)
+    table.add_column("paired difference", justify="right")  # gives way in a narrow terminal
+    compared = False
+    for name, row in rows.items():
+        cells = [name, *([row["algorithm"] or ""] if several else [])]
+        if "failed" in row:
+            table.add_row(*cells, "failed", f"{row['failed']} of {len(row['seeds'])} seeds")
+            compared = True
+            continue
+        low, high = row["return_ci95"]
+        cells += [f"{row['return_mean']:.2f}", _between(low, high, "–"), _figure(row["normalised"], ".3f")]
+        cells.append(f"{row['distinct_items']:.0f}")
+        if with_share:
+            cells.append(_figure(row.get("new_item_share"), ".1%"))
+        if compared and "difference_ci95" in row:  # the first is what the others are compared to
+            low, high = row["difference_ci95"]
+            cells.append(f"{row['difference_to_first']:+.2f} ({_between(low, high, ' to ', '+.2f')})")
+        compared = compared or row["algorithm"] is not None
+        table.add_row(*cells)
+    return table
+
+
+def _between(low: float | None, high: float | None, separator: str, form: str = ".2f") -> str:
+    """An interval; one seed has none."""
+    return "-" if low is None or high is None else f"{low:{form}}{separator}{high:{form}}"
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"

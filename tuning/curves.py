@@ -1,7 +1,9 @@
 """Pictures of training runs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -77,33 +79,51 @@ def _draw_references(axes: Axes, references: Mapping[str, float]) -> None:
 
 
 def draw_study(trials: Mapping[str, Sequence[Path]], title: str, path: Path) -> Path:
-    """Draw what exploration earned over user-steps: mean over seeds with a 95% interval, one line a variant.
+    """Draw returns over user-steps: mean over seeds with a 95% interval, one line a variant.
+
+    What is drawn is the evaluation on validation users; where a trial has none, what exploration earned, which
+    also depends on how much a variant explores.
 
     Args:
         trials: by variant, its trials' folders, one a seed.
         title: of the picture.
         path: the PNG to write.
     """
+    results = {name: [read_results(trial) for trial in seeds] for name, seeds in trials.items()}
+    evaluated = all(any(names.EVALUATION in r for r in seed) for seeds in results.values() for seed in seeds)
+    group, figure_name, label = (
+        (names.EVALUATION, "return_mean", "mean return, validation users, greedy")
+        if evaluated
+        else ("env_runners", names.RETURN_MEAN, "mean return, training users, exploring")
+    )
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     axes = figure.subplots()
-    for name, seeds in trials.items():
-        curves = [_training_curve(trial) for trial in seeds]
+    for index, (name, seeds) in enumerate(results.items()):
+        curves = [_curve(seed, group, figure_name) for seed in seeds]
         steps = sorted(set.intersection(*(set(curve) for curve in curves)))
-        bounds = [interval95([curve[step] for curve in curves]) for step in steps]
-        (line,) = axes.plot(steps, [np.mean([curve[step] for curve in curves]) for step in steps], label=name)
-        low, high = zip(*bounds, strict=True)
-        axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-    axes.set(xlabel="user-steps", ylabel="mean return while exploring, training users", title=title)
+        if not steps:
+            continue
+        color, line = f"C{index % 10}", ("-", "--", ":")[index // 10 % 3]
+        mean = [np.mean([curve[step] for curve in curves]) for step in steps]
+        marker = "o" if len(steps) < 20 else None
+        axes.plot(steps, mean, line, label=name, color=color, marker=marker, markersize=3, linewidth=1.4)
+        low, high = zip(*(interval95([curve[step] for curve in curves]) for step in steps), strict=True)
+        axes.fill_between(steps, low, high, color=color, alpha=0.12, linewidth=0)
+    axes.set(xlabel="user-steps", ylabel=label, title=title)
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, loc="lower right")
+    if axes.has_data():  # below, where it covers no line
+        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
+    draft = path.with_name(f".{path.name}")
+    figure.savefig(draft, dpi=120, format="png")
+    draft.replace(path)
     return path
 
 
-def _training_curve(trial: Path) -> dict[int, float]:
-    return {
-        int(result["num_env_steps_sampled_lifetime"]): result["env_runners"][names.RETURN_MEAN]
-        for result in read_results(trial)
-        if names.RETURN_MEAN in result.get("env_runners", {})
+def _curve(results: Sequence[Mapping[str, Any]], group: str, figure: str) -> dict[int, float]:
+    curve = {
+        int(result["num_env_steps_sampled_lifetime"]): result[group][figure]
+        for result in results
+        if figure in result.get(group, {})
     }
+    return {step: value for step, value in curve.items() if math.isfinite(value)}

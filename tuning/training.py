@@ -26,6 +26,7 @@ from envs.data.dataset import Split
 from envs.errors import UserError
 from envs.progress import Progress, silent
 from envs.simulator import Simulator
+from envs.world_folder import FittedWorld
 from rl_rec import metrics as names
 from rl_rec.agents import Agent
 from rl_rec.provenance import describe_run, write_run
@@ -48,24 +49,40 @@ def check(agent: Agent, simulator: Path, settings: TrainSettings[Any], out: Path
             its world or each other.
     """
     simulator, out = simulator.resolve(), out.resolve()
-    if out.exists():
-        raise UserError(
-            f"{out} exists already; name another folder, or go on with: rl-rec train --resume {out}"
-        )
-    parent = next(folder for folder in out.parents if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise UserError(f"cannot write to {parent}: choose another --out")
+    check_new(out, resume="rl-rec train")
     fitted = world_folder.load(simulator)
-    for split in (Split.TRAIN, Split.VALIDATION)[: 2 if settings.evaluation.every else 1]:
-        Simulator(fitted.world([split]), settings.world, 1, settings.seed)
-    with quiet():
-        _rllib_config(agent, simulator, settings)
+    check_settings(agent, simulator, fitted, settings)
     return describe_run(
         {"algorithm": agent.name, "simulator": str(simulator), "settings": settings},
         settings.seed,
         fitted.dataset.fingerprint,
         settings.device,
     )
+
+
+def check_new(out: Path, resume: str) -> None:
+    """Check that the folder ``out`` can be made; ``resume`` is the command that goes on with one.
+
+    Raises:
+        UserError: it exists, or its parent cannot be written.
+    """
+    if out.exists():
+        raise UserError(f"{out} exists already; name another folder, or go on with: {resume} --resume {out}")
+    parent = next(folder for folder in out.parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write to {parent}: choose another --out")
+
+
+def check_settings(agent: Agent, simulator: Path, fitted: FittedWorld, settings: TrainSettings[Any]) -> None:
+    """Check that ``settings`` fit the world ``fitted`` of the folder ``simulator``, and each other.
+
+    Raises:
+        UserError: they do not.
+    """
+    for split in (Split.TRAIN, Split.VALIDATION)[: 2 if settings.evaluation.every else 1]:
+        Simulator(fitted.world([split]), settings.world, 1, settings.seed)
+    with quiet():
+        _rllib_config(agent, simulator, settings)
 
 
 def train(
@@ -96,11 +113,19 @@ def check_resume(run: RunFolder) -> None:
     Raises:
         UserError: its simulator is gone, damaged, or was fitted on other data since.
     """
-    fitted = world_folder.load(run.simulator)
-    if run.fingerprint not in (None, fitted.dataset.fingerprint):
-        raise UserError(
-            f"{run.simulator} was fitted on other data since {run.path} began: the run cannot go on"
-        )
+    load_same(run.simulator, run.fingerprint, run.path)
+
+
+def load_same(simulator: Path, fingerprint: str | None, out: Path) -> FittedWorld:
+    """Load the simulator that ``out`` began with.
+
+    Raises:
+        UserError: it is gone, damaged, or was fitted on other data since.
+    """
+    fitted = world_folder.load(simulator)
+    if fingerprint not in (None, fitted.dataset.fingerprint):
+        raise UserError(f"{simulator} was fitted on other data since {out} began: it cannot go on")
+    return fitted
 
 
 def resume(out: Path, progress: Progress = silent) -> RunFolder:
@@ -214,7 +239,7 @@ def _run(tuner: Tuner, run: RunFolder, progress: Progress) -> RunFolder:
         kept = (
             "its last checkpoint is kept" if any(run.whole_checkpoints()) else "it had saved no checkpoint yet"
         )
-        raise TrainingFailedError(f"training failed: {_last_line(error)} ({run.path}: {kept})")
+        raise TrainingFailedError(f"training failed: {last_line(error)} ({run.path}: {kept})")
     # Tune ends its loop on Ctrl-C and returns as if all were well.
     if (results[0].metrics or {}).get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0) < run.settings.steps:
         raise KeyboardInterrupt
@@ -247,7 +272,7 @@ def quiet() -> Iterator[None]:
             os.environ["RAY_AIR_NEW_OUTPUT"] = before
 
 
-def _last_line(error: BaseException) -> str:
+def last_line(error: BaseException) -> str:
     """The message of what was raised in the trial, without the tracebacks around it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     raised = lines[-1] if lines else type(error).__name__

@@ -1,0 +1,114 @@
+"""One training run of a study as Tune sees it, whatever its algorithm.
+
+A Tune experiment has one trainable, an RLlib algorithm is one: this one holds the algorithm that the trial's
+configuration names, so that runs of several algorithms share a queue.
+"""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ray.tune import PlacementGroupFactory, Trainable
+
+from envs.errors import UserError
+from envs.files import read_json, write_json
+from rl_rec.agents import Agent
+from rl_rec.checkpoint import verify
+from rl_rec.run_folder import checkpoints
+
+_START = "start"
+_PROGRESS = "progress.json"
+
+
+class StudyTrial(Trainable):
+    """Delegates to an algorithm.
+
+    Its configuration, under ``trial``: ``name``, ``agent`` (the fields of an ``Agent``), ``simulator``,
+    ``settings`` (plain data) and ``folder``, where ``prepare`` may have left a checkpoint to start from.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Build the algorithm, as it was when ``folder`` was left."""
+        rllib_config = _rllib_config(config["trial"])
+        assert rllib_config.algo_class is not None
+        self._algorithm = rllib_config.algo_class(config=rllib_config, storage=self._storage)
+        start = Path(config["trial"]["folder"]) / _START
+        if start.exists():
+            self.load_checkpoint(str(start))
+
+    def step(self) -> dict[str, Any]:
+        """One iteration of the algorithm."""
+        result: dict[str, Any] = self._algorithm.train()
+        return result
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Save the algorithm, and how far it is."""
+        write_json(Path(checkpoint_dir) / _PROGRESS, {"user_steps": self._algorithm.collected})
+        self._algorithm.save_checkpoint(checkpoint_dir)  # seals what is there
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Go on from a whole checkpoint.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        self._algorithm.load_checkpoint(checkpoint)
+        self._iteration = self._algorithm.iteration
+
+    def cleanup(self) -> None:
+        """Stop the algorithm's actors."""
+        self._algorithm.stop()
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
+        """What the algorithm asks for."""
+        rllib_config = _rllib_config(config["trial"])
+        assert rllib_config.algo_class is not None
+        asked = rllib_config.algo_class.default_resource_request(rllib_config.to_dict())
+        assert isinstance(asked, PlacementGroupFactory)
+        return asked
+
+
+def _rllib_config(config: Mapping[str, Any]) -> Any:
+    made = Agent(**config["agent"]).rllib_config()
+    return made.recommender(config["simulator"], type(made).settings_class.from_mapping(config["settings"]))
+
+
+def user_steps(trial: Path) -> int:
+    """User-steps behind the newest whole checkpoint of the folder ``trial``; 0 where there is none."""
+    whole = _newest_whole(trial)
+    return int(read_json(whole / _PROGRESS, "a trial's checkpoint")["user_steps"]) if whole else 0
+
+
+def prepare(trial: Path) -> None:
+    """Make the folder ``trial`` ready to go on from its newest whole checkpoint, or from nothing.
+
+    Tune counts the checkpoints of a trial that it starts from 0, and would write into those that are there:
+    they make place.
+    """
+    start, whole = trial / _START, _newest_whole(trial)
+    if whole is not None and whole != start:
+        shutil.rmtree(start, ignore_errors=True)
+        whole.rename(start)
+    elif whole is None:
+        shutil.rmtree(trial, ignore_errors=True)
+    for left in checkpoints(trial):
+        shutil.rmtree(left)
+    for name in ("error.txt", "error.pkl"):
+        (trial / name).unlink(missing_ok=True)
+
+
+def tidy(trial: Path) -> None:
+    """Drop what a finished trial started from."""
+    shutil.rmtree(trial / _START, ignore_errors=True)
+
+
+def _newest_whole(trial: Path) -> Path | None:
+    for folder in [*checkpoints(trial), trial / _START]:
+        try:
+            verify(folder)
+        except UserError:
+            continue
+        return folder
+    return None
