@@ -117,6 +117,29 @@ def train(with_ray: bool, **options: Any) -> None:
     _run(lambda settings, progress: bench_train(settings, with_ray, progress), options)
 
 
+@bench.command(epilog="Example: rl-rec bench sids --items 100000 --threads 2")
+@click.option("--items", type=click.IntRange(1), default=1_000_000, show_default=True, help="Vectors N.")
+@click.option("--dimensions", type=click.IntRange(1), default=64, show_default=True, help="Columns F.")
+@click.option(
+    "--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of both libraries."
+)
+@set_option
+@seed_option
+@json_option
+def sids(assignments: tuple[str, ...], seed: int | None, as_json: bool, **sizes: int) -> None:
+    """Fit and encode semantic IDs, 3 x 256 tokens by default, beside faiss' residual quantizer.
+
+    Each runs in a process of its own on the same vectors, faiss with its default beam and with a beam of 1.
+    Needs faiss-cpu (pip install 'rl-rec[bench]'); without it only ours is measured.
+    """
+    from rl_rec.bench.sids import SidBenchSettings, bench_sids, sids_table
+
+    settings = overridden(SidBenchSettings(**sizes), assignments, seed)
+    with reporting("measuring") as progress:
+        result = bench_sids(settings, progress)
+    emit(result, as_json, sids_table)
+
+
 def _run(measure: Callable[..., dict[str, Any]], options: dict[str, Any]) -> None:
     import torch
 

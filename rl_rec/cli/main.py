@@ -16,6 +16,7 @@ ENTRY_POINTS = "rl_rec.commands"
 SUMMARIES = {
     "data": "Turn raw interaction logs into a columnar dataset.",
     "simulator": "Fit the user simulator to a dataset and check its calibration.",
+    "sids": "Give the items semantic IDs: codebook, table, report.",
     "train": "Train an agent inside the simulator.",
     "evaluate": "Measure a trained agent, one episode per user.",
     "study": "Compare variants of an agent over seeds, as one table.",
