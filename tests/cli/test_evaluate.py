@@ -110,6 +110,17 @@ def test_a_schedule_changes_the_catalogue(run, capsys, tmp_path):
     assert 0 < changed["new_item_share"] < 1
 
 
+def test_a_schedule_file_of_another_kind_is_refused_in_one_line(run, tmp_path, capsys):
+    for text, expected in (
+        ("[0.2]", 'expected one JSON object such as {"withheld": 0.2}'),
+        ("{", "malformed JSON"),
+    ):
+        (tmp_path / "schedule.json").write_text(text)
+        assert main(["evaluate", "--run", str(run), "--catalogue", str(tmp_path / "schedule.json")]) == 2
+        error = capsys.readouterr().err
+        assert expected in error and error.count("\n") == 1
+
+
 def test_a_schedule_changes_the_run_s_own(run, tmp_path, capsys):
     (tmp_path / "trial").symlink_to(run / "trial")
     described = json.loads((run / "run.json").read_text())

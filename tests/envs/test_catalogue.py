@@ -8,9 +8,13 @@ import pytest
 import torch
 
 from envs.catalogue import Catalogue, CatalogueSettings
+from envs.data.dataset import Dataset, Split
 from envs.errors import UserError
+from envs.fit import FitSettings
+from envs.response import ResponseModel, ResponseSettings
 from envs.simulator import Simulator, World, WorldSettings
 from envs.slate_env import SlateVectorEnv
+from envs.world_folder import FittedWorld
 
 MakeWorld = Callable[..., World]
 ALWAYS = 40.0  # logit
@@ -52,6 +56,12 @@ def test_fractions_of_items_are_not_lost():
     one = catalogue(items=50, withheld=0.3, churn=0.01)
     for clock, births in ((2, 0), (3, 1), (20, 7), (1000, 350), (100_000_000, 35_000_000)):
         assert live(one, clock) == sorted((births + step) % 50 + 1 for step in range(35)), clock
+
+
+def test_a_share_is_the_decimal_that_was_written():
+    # As floats, 0.29 · 100 is below 29 and (1 − 0.2) · 0.25 need not be 0.2.
+    one = catalogue(items=200, withheld=0.5, churn=0.29)
+    assert live(one, 1) == list(range(30, 130))
 
 
 @pytest.mark.parametrize("rule", ["random", "newest"])
@@ -221,6 +231,11 @@ def test_the_schedule_is_the_same_on_a_gpu():
     assert live(one, 3) == live(other, 3)
 
 
-def test_a_world_of_the_logs_knows_the_age_of_its_items(small_world: MakeWorld):
+def test_a_world_knows_the_age_of_its_items(small_world: MakeWorld, dataset: Dataset):
     aged = replace(small_world(items=10), item_age=torch.tensor([0, *range(10, 0, -1)]))
     assert items_of(Catalogue.of(aged, rules(withheld=0.2)).withheld) == [1, 2]
+
+    model = ResponseModel(dataset.user_features.shape[1], dataset.item_features.shape[1], ResponseSettings())
+    world = FittedWorld(dataset, model, FitSettings()).world([Split.TEST])
+    assert world.item_age.tolist() == dataset.item_age.tolist()
+    assert world.item_age.sort().values.tolist() == list(range(dataset.items + 1)) != world.item_age.tolist()
