@@ -18,7 +18,7 @@ from tuning.intervals import interval95
 from tuning.study_plan import Cell, StudyPlan
 
 RESULTS_FILE = "results.csv"
-_NOT_COLUMNS = ("seed", "split", "world", "data_fingerprint", "return_ci95", "random_return", "oracle_return")
+_NOT_COLUMNS = ("seed", "world", "data_fingerprint", "return_ci95", "random_return", "oracle_return")
 
 
 def make_tables(

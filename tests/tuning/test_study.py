@@ -3,7 +3,12 @@
 import csv
 import json
 import math
-from collections.abc import Callable
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +19,18 @@ import pytest
 from envs.data.dataset import Split
 from envs.errors import UserError
 from rl_rec.agents import AGENTS
+from rl_rec.checkpoint import seal
+from rl_rec.provenance import describe_run, write_run
+from rl_rec.run_folder import read_results
 from tuning.intervals import interval95
-from tuning.study import check, study
+from tuning.study import check, finished, study
 from tuning.study_plan import StudyPlan, make_variants, read_plan, split_assignments
+from tuning.training import only_one
+from tuning.trial import prepare, user_steps
 
 HAC = AGENTS["hac"]
 TWIN = replace(HAC, name="twin")  # another algorithm, as far as a study can tell
+STEPS = 1500  # enough to be killed in
 
 
 @pytest.fixture
@@ -107,67 +118,199 @@ def test_two_algorithms_may_have_equal_settings(tmp_path: Path, plan):
     check(plan({"a": (HAC, []), "b": (TWIN, [])}), tmp_path / "study")
 
 
-@pytest.mark.ray
-def test_a_study_trains_each_variant_once_and_serves_it_in_every_condition(
-    tmp_path: Path, simulator: Path, plan, ray_session: None, monkeypatch: pytest.MonkeyPatch
-):
+def test_every_variant_meets_every_world_with_every_seed(plan):
+    worlds = {"forbid": ["world.repeats=forbid"], "allow": ["world.repeats=allow"]}
+    cells = plan({"a": (HAC, []), "b": (TWIN, ["agent.tau=0.25"])}, worlds=worlds, seeds=2).cells()
+    made = {cell.name: (cell.settings.world.repeats, cell.settings.agent.tau, cell.seed) for cell in cells}
+    assert made == {
+        "a-world0-seed0": ("forbid", 0.01, 0),
+        "a-world0-seed1": ("forbid", 0.01, 1),
+        "b-world0-seed0": ("forbid", 0.25, 0),
+        "b-world0-seed1": ("forbid", 0.25, 1),
+        "a-world1-seed0": ("allow", 0.01, 0),
+        "a-world1-seed1": ("allow", 0.01, 1),
+        "b-world1-seed0": ("allow", 0.25, 0),
+        "b-world1-seed1": ("allow", 0.25, 1),
+    }
+
+
+def test_a_plan_comes_back_from_its_folder(tmp_path: Path, plan, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(AGENTS, "twin", TWIN)
-    out, said = tmp_path / "study", []
-    small = plan(
-        {"hac": (HAC, []), "supervision": (TWIN, ["agent.policy_weight=0"])},
-        worlds={"forbid": ["world.repeats=forbid"], "allow": ["world.repeats=allow"]},
+    wanted = {"a": (HAC, ["agent.critic_hidden=[8,4]"]), "b": (TWIN, [])}
+    made = plan(wanted, worlds={"w": ["world.repeats=allow"]}, serves={"s": ["world.max_steps=3"]})
+    write_run(tmp_path, describe_run(made.describe(), 0, "of the data"))
+    assert read_plan(tmp_path) == (replace(made, simulator=made.simulator.resolve()), "of the data")
+    write_run(tmp_path, {"config": {"algorithm": "hac"}})
+    with pytest.raises(UserError, match="does not describe a study"):
+        read_plan(tmp_path)
+
+
+def checkpoint(folder: Path, user_steps: int, torn: bool = False) -> None:
+    folder.mkdir(parents=True)
+    (folder / "progress.json").write_text(json.dumps({"user_steps": user_steps}))
+    seal(folder)
+    if torn:
+        (folder / "progress.json").write_text(json.dumps({"user_steps": user_steps + 1}))
+
+
+def test_a_trial_goes_on_from_its_newest_whole_checkpoint(tmp_path: Path):
+    trial = tmp_path / "trial"
+    checkpoint(trial / "checkpoint_000000", 100)
+    checkpoint(trial / "checkpoint_000001", 200)
+    checkpoint(trial / "checkpoint_000002", 300, torn=True)
+    (trial / "error.txt").touch()
+    assert user_steps(trial) == 200
+    prepare(trial)
+    assert [path.name for path in trial.iterdir()] == ["start"] and user_steps(trial) == 200
+    prepare(trial)  # it stopped again before it saved anything
+    assert user_steps(trial) == 200
+    checkpoint(trial / "checkpoint_000000", 300)
+    prepare(trial)
+    assert [path.name for path in trial.iterdir()] == ["start"] and user_steps(trial) == 300
+
+
+def test_a_trial_with_no_whole_checkpoint_starts_over(tmp_path: Path):
+    trial = tmp_path / "trial"
+    checkpoint(trial / "checkpoint_000000", 100, torn=True)
+    (trial / "result.json").write_text("{}")
+    assert user_steps(trial) == 0
+    prepare(trial)
+    assert not trial.exists()
+
+
+@pytest.fixture(scope="module")
+def twin() -> Iterator[None]:
+    """A second algorithm in the registry."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(AGENTS, "twin", TWIN)
+        yield
+
+
+@pytest.fixture(scope="module")
+def straight(
+    simulator: Path,
+    small_run: list[str],
+    tmp_path_factory: pytest.TempPathFactory,
+    ray_session: None,
+    twin: None,
+) -> Path:
+    """A study that nobody interrupted: two algorithms in two conditions, and a variant that fails."""
+    wanted = {
+        "hac": (HAC, []),
+        "supervision": (TWIN, ["agent.policy_weight=0"]),
+        "broken": (HAC, ["agent.critic_lr=1e30"]),
+    }
+    whole = StudyPlan(
+        simulator=simulator,
+        variants=make_variants(wanted, [*small_run, f"steps={STEPS}"]),
+        worlds={"forbid": ["world.repeats=forbid"]},
         serves={"same": [], "short": ["world.max_steps=1"]},
+        seeds=1,
+        episodes=24,
+        split=Split.VALIDATION,
     )
+    out, said = tmp_path_factory.mktemp("straight") / "study", []
 
     @contextmanager
-    def reporting(label: str):
+    def reporting(label: str) -> Iterator[Any]:
         yield lambda done, total, message="": said.append((label, done, total))
 
-    result = study(small, out, 2, reporting)
+    result = study(whole, out, 2, reporting)
     assert json.loads((out / "study.json").read_text()) == result
-    tables = result["tables"]
-    assert [(t["world_name"], t["serve_name"]) for t in tables] == [
-        ("forbid", "same"),
-        ("forbid", "short"),
-        ("allow", "same"),
-        ("allow", "short"),
-    ]
+    assert ("evaluating", 14, 14) in said and ("user-steps", 2 * STEPS, 3 * STEPS) in said
+    return out
+
+
+@pytest.mark.ray
+def test_each_variant_is_trained_once_and_served_in_every_condition(straight: Path, simulator: Path):
+    tables = json.loads((straight / "study.json").read_text())["tables"]
+    assert [(t["world_name"], t["serve_name"]) for t in tables] == [("forbid", "same"), ("forbid", "short")]
     for table in tables:
         rows = table["rows"]
         assert rows["random"]["normalised"] == 0 and rows["oracle"]["normalised"] == 1
         (first,), (other,) = rows["hac"]["returns"], rows["supervision"]["returns"]
         assert rows["hac"]["difference_to_first"] == 0
         assert rows["supervision"]["difference_to_first"] == pytest.approx(other - first)
-        assert rows["hac"]["seeds"][0]["return_mean"] == first
         assert [rows[name]["algorithm"] for name in ("random", "hac", "supervision")] == [None, "hac", "twin"]
+        assert all(row["seeds"][0]["split"] == "validation" for row in rows.values() if "failed" not in row)
     # One step earns 1 at most, and the references were served one step as well.
-    assert all(row["return_mean"] <= 1 for row in tables[1]["rows"].values())
+    assert all(row["return_mean"] <= 1 for row in tables[1]["rows"].values() if "failed" not in row)
     assert tables[0]["rows"]["oracle"]["return_mean"] > 1
-    # The variants' settings and the second world's rules reached their trials, one for both conditions.
-    trained = {trial.name: trial / "params.json" for trial in out.glob("*-world*-seed0")}
+    # The settings of variants and world reached their trials, one for both conditions.
+    trained = {trial.name: trial / "params.json" for trial in straight.glob("*-world*-seed*")}
     settings = {name: json.loads(path.read_text())["trial"]["settings"] for name, path in trained.items()}
-    assert {name: values["world"]["repeats"] for name, values in settings.items()} == {
-        "hac-world0-seed0": "forbid",
-        "supervision-world0-seed0": "forbid",
-        "hac-world1-seed0": "allow",
-        "supervision-world1-seed0": "allow",
-    }
-    assert settings["supervision-world1-seed0"]["agent"]["policy_weight"] == 0
-    assert (out / "learning_curves_world1.png").stat().st_size > 1000
+    assert sorted(settings) == ["broken-world0-seed0", "hac-world0-seed0", "supervision-world0-seed0"]
+    assert {values["world"]["repeats"] for values in settings.values()} == {"forbid"}
+    assert settings["supervision-world0-seed0"]["agent"]["policy_weight"] == 0
+    assert (straight / "learning_curves_world0.png").read_bytes().startswith(b"\x89PNG")
 
-    lines = list(csv.DictReader((out / "results.csv").open()))
-    assert len(lines) == 4 * (4 + 2)
-    last = lines[-1]
-    assert [last[k] for k in ("world", "serve", "variant", "algorithm", "seed")] == [
-        "allow",
-        "short",
-        "supervision",
-        "twin",
-        "0",
-    ]
-    assert float(last["return"]) == tables[-1]["rows"]["supervision"]["returns"][0]
-    assert ("user-steps", 800, 800) in said and ("evaluating", 24, 24) in said
 
-    again, fingerprint = read_plan(out)  # what a resumed study would do
-    assert again == replace(small, simulator=simulator.resolve())
-    assert fingerprint is not None
+@pytest.mark.ray
+def test_every_figure_is_a_line_of_the_csv(straight: Path):
+    lines = list(csv.DictReader((straight / "results.csv").open()))
+    tables = json.loads((straight / "study.json").read_text())["tables"]
+    assert len(lines) == 2 * (4 + 3)
+    line = next(line for line in lines if (line["serve"], line["variant"]) == ("short", "supervision"))
+    assert (line["world"], line["algorithm"], line["seed"]) == ("forbid", "twin", "0")
+    assert float(line["return"]) == tables[1]["rows"]["supervision"]["returns"][0]
+
+
+@pytest.mark.ray
+def test_a_trial_that_fails_leaves_the_others_alone(straight: Path):
+    written = json.loads((straight / "study.json").read_text())
+    assert list(written["failed"]) == ["broken-world0-seed0"]
+    assert "NaN or infinite" in written["failed"]["broken-world0-seed0"]
+    row = written["tables"][0]["rows"]["broken"]
+    assert row["failed"] == 1 and "return_mean" not in row
+    assert finished(straight) is None  # it can be tried again
+
+
+BEGIN = """
+import dataclasses, sys
+from pathlib import Path
+from cluster.ray_session import ray_session
+from rl_rec.agents import AGENTS
+from tuning.study import study
+from tuning.study_plan import read_plan
+
+AGENTS["twin"] = dataclasses.replace(AGENTS["hac"], name="twin")
+with ray_session(cpus=1):
+    study(read_plan(Path(sys.argv[1]))[0], Path(sys.argv[2]), parallel=1)
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_killed_it_goes_on_to_the_same_tables(
+    straight: Path, tmp_path: Path, twin: None, capsys: pytest.CaptureFixture[str]
+):
+    from rl_rec.cli.main import main
+
+    out = tmp_path / "study"
+    trial = out / "hac-world0-seed0"
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    process = subprocess.Popen([sys.executable, "-c", BEGIN, straight, out], env=environment)
+    end = time.monotonic() + 120
+    while not (read_results(trial) and user_steps(trial)):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait(timeout=30) == -signal.SIGKILL
+    worker = read_results(trial)[-1]["pid"]
+    while Path(f"/proc/{worker}").exists():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert 0 < user_steps(trial) < STEPS
+    capsys.readouterr()
+
+    with only_one(out):
+        assert main(["study", "--resume", str(out)]) == 2
+    assert "another process is training" in capsys.readouterr().err
+    assert main(["study", "--resume", str(out)]) == 1  # one of its variants fails
+    err = capsys.readouterr().err.splitlines()
+    assert sum("error: trial broken-world0-seed0 failed: loss/td" in line for line in err) == 1
+    last = read_results(trial)[-1]
+    assert 0 < last["iterations_since_restore"] < last["training_iteration"] == STEPS // 100  # it did go on
+    assert (out / "results.csv").read_text() == (straight / "results.csv").read_text()
+    tables = [json.loads((folder / "study.json").read_text())["tables"] for folder in (out, straight)]
+    assert tables[0] == tables[1]
