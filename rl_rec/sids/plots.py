@@ -25,17 +25,18 @@ def draw_sids(report: Mapping[str, Any], path: Path) -> None:
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.yaxis.set_major_formatter(PercentFormatter(1.0))
 
-    for number, level in enumerate(levels, start=1):
-        counts = level["items_per_token"]
-        if counts is not None:
+    described = [level for level in levels if "error" in level]  # the level of ranks, if any, has no centres
+    for number, level in enumerate(described, start=1):
+        counts = [count for count in level["items_per_token"] or () if count]
+        if counts:
             label = (
                 f"level {number}: {level['used']} of {level['tokens']}, perplexity {level['perplexity']:.0f}"
             )
             middle.step(np.arange(1, len(counts) + 1), counts, where="mid", label=label)
-    even = report["items"] / max(level["tokens"] for level in levels)
-    middle.axhline(even, color="0.7", linewidth=1, zorder=0, label="even use of the widest level")
-    middle.set(xlabel="token, by use", ylabel="items", title="Use of the tokens")
-    middle.set_ylim(bottom=0)
+    even = report["items"] / max(level["tokens"] for level in described)
+    middle.axhline(even, color="0.7", linewidth=1, zorder=0, label="even use of all tokens")
+    middle.set(xlabel="token, by use", ylabel="items", title="Use of the tokens", yscale="log")
+    middle.xaxis.set_major_locator(MaxNLocator(integer=True))
     middle.legend(frameon=False, fontsize="small")
 
     sizes = np.array([int(size) for size in report["buckets_of_size"]])
@@ -45,6 +46,7 @@ def draw_sids(report: Mapping[str, Any], path: Path) -> None:
     names = [str(low) if low == high - 1 else f"{low}–{high - 1}" for low, high in pairwise(edges)]
     bars = right.bar(names, totals, color=["C2", *["C3"] * (len(names) - 1)])
     right.bar_label(bars, [f"{total:.0%}" if total >= 0.005 else "" for total in totals], padding=2)
+    right.set_xlim(-0.6, max(len(names), 4) - 0.4)
     right.set(xlabel="items with the same ID", ylabel="share of items", ylim=(0, 1.1 * max(totals)))
     right.set_title(f"Shared IDs: {report['collision_share']:.1%} of {report['items']:,} items")
     right.yaxis.set_major_formatter(PercentFormatter(1.0))
