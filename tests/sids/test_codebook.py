@@ -128,6 +128,22 @@ def test_a_balanced_assignment_is_nearly_the_best_there_is(seed):
     assert distance.min(axis=1).sum() < 0.98 * best  # the limit costs something here
 
 
+def test_copies_beyond_the_capacity_go_elsewhere():
+    rows = np.concatenate([np.zeros((60, 2)), vectors(36, 2)]).astype(np.float32)  # no price parts copies
+    tokens, _ = balanced_assignment(rows, vectors(8, 2, seed=1), 12)
+    assert np.bincount(tokens, minlength=8).tolist() == [12] * 8
+
+
+def test_prices_alone_are_nearly_the_best(monkeypatch):
+    rows = np.random.default_rng(0).standard_normal((800, 3)).astype(np.float32)
+    centres = rows[:8] + 1.0
+    swapped = balanced_assignment(rows, centres, 100)[0]
+    monkeypatch.setattr("rl_rec.sids.balance._SWAP_COSTS", 0)
+    priced = balanced_assignment(rows, centres, 100)[0]
+    best, found = (np.square(rows - centres[tokens]).sum() for tokens in (swapped, priced))
+    assert best <= found < 1.01 * best
+
+
 def test_few_distinct_items_get_as_many_tokens_and_no_error():
     x = np.repeat(vectors(5), 30, axis=0)
     with warnings.catch_warnings():

@@ -189,6 +189,12 @@ def flipped(path):
     (path / "sids.npz").write_bytes(content)
 
 
+def other_numbers(path):
+    with np.load(path / "sids.npz") as file:
+        arrays = dict(file)
+    np.savez(path / "sids.npz", **(arrays | {"mean": arrays["mean"] + 1}))  # whole, but not what was built
+
+
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [
@@ -198,6 +204,7 @@ def flipped(path):
         (lambda path: (path / "sids.npz").unlink(), "sids.npz is missing or damaged"),
         (cut, "sids.npz is missing or damaged"),
         (flipped, "sids.npz is missing or damaged"),
+        (other_numbers, "sids.npz is missing or damaged"),
         (edited(version=99), "of this release"),
         (edited(settings=None), "how the SIDs were made"),
         (edited(settings={"level": 3}), "did you mean"),
