@@ -55,6 +55,12 @@ AGENTS = {
             config="rl_rec.hac.algorithm:HACConfig",
             policy="rl_rec.hac.policy:load_policy",
         ),
+        Agent(
+            name="hsrl",
+            settings="rl_rec.hsrl.config:HSRLSettings",
+            config="rl_rec.hsrl.algorithm:HSRLConfig",
+            policy="rl_rec.hsrl.policy:load_policy",
+        ),
     )
 }
 

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from torch import Tensor
 
@@ -38,6 +39,23 @@ class OffPolicyLearner(TorchLearner):
             module.noise = self._noise
             networks, targets = module.networks, module.targets
             self._followed = (list(targets.parameters()), list(networks.parameters()))
+
+    def configure_optimizers_for_module(self, module_id: str, config: AlgorithmConfig | None = None) -> None:
+        """Adam for whatever the policy is made of, and another for the critic."""
+        module = self.module[module_id].unwrapped()
+        run = self.config.train_settings()
+        groups = {
+            "actor": (module.networks.policy_parameters(), module.settings.actor_lr),
+            "critic": (list(module.networks.critic.parameters()), module.settings.critic_lr),
+        }
+        for name, (parameters, lr) in groups.items():
+            self.register_optimizer(
+                module_id=module_id,
+                optimizer_name=name,
+                optimizer=torch.optim.Adam(parameters, lr=lr, fused=True),
+                params=parameters,
+                lr_or_lr_schedule=[[0, lr], [run.steps, lr * run.lr_final]],
+            )
 
     @abc.abstractmethod
     def loss_terms(

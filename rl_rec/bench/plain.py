@@ -12,10 +12,10 @@ from torch import Tensor
 from envs.errors import UserError
 from envs.simulator import Observation, World
 from rl_rec.hac.config import HACSettings
-from rl_rec.hac.losses import Transitions
 from rl_rec.hac.networks import HACNetworks
 from rl_rec.policy import Decision
 from rl_rec.slates import mask_scores, sample_without_replacement, top_k
+from rl_rec.transitions import Transitions
 
 
 class PlainHAC:

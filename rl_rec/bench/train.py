@@ -19,10 +19,11 @@ from rl_rec.bench.measure import Clock, Split, description, measure, ratio
 from rl_rec.bench.plain import PlainHAC
 from rl_rec.bench.settings import BenchSettings
 from rl_rec.bench.world import random_world
-from rl_rec.hac.losses import Transitions, losses, predict
+from rl_rec.hac.losses import losses, predict
 from rl_rec.policy import Decision, Policy
 from rl_rec.replay import Replay
 from rl_rec.rollout import Rollout
+from rl_rec.transitions import Transitions
 
 WARM_UP_BATCHES = 4
 """Batches in the replay before the first update."""

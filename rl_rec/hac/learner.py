@@ -2,33 +2,15 @@
 
 from typing import Any
 
-import torch
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from torch import Tensor
 
-from rl_rec.hac.losses import Predictions, Transitions, losses
+from rl_rec.hac.losses import Predictions, losses
 from rl_rec.learner import OffPolicyLearner
+from rl_rec.transitions import Transitions
 
 
 class HACLearner(OffPolicyLearner):
-    """The optimizers and losses of HAC; everything else is shared by the off-policy algorithms."""
-
-    def configure_optimizers_for_module(self, module_id: str, config: AlgorithmConfig | None = None) -> None:
-        """Adam for encoder, hyper-actor and item encoder, and another for the critic."""
-        module = self.module[module_id].unwrapped()
-        run = self.config.train_settings()
-        groups = {
-            "actor": (module.networks.policy_parameters(), module.settings.actor_lr),
-            "critic": (list(module.networks.critic.parameters()), module.settings.critic_lr),
-        }
-        for name, (parameters, lr) in groups.items():
-            self.register_optimizer(
-                module_id=module_id,
-                optimizer_name=name,
-                optimizer=torch.optim.Adam(parameters, lr=lr, fused=True),
-                params=parameters,
-                lr_or_lr_schedule=[[0, lr], [run.steps, lr * run.lr_final]],
-            )
+    """The losses of HAC; everything else is shared by the off-policy algorithms."""
 
     def loss_terms(
         self, module_id: str, outputs: dict[str, Tensor], batch: dict[str, Tensor]

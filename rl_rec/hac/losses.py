@@ -15,33 +15,9 @@ from envs.simulator import Observation
 from rl_rec.hac.config import HACSettings
 from rl_rec.hac.networks import CatalogueTables, HACNetworks, inverse
 from rl_rec.slates import mask_scores, top_k
+from rl_rec.transitions import Transitions
 
 TD, POLICY, ALIGNMENT, SUPERVISION = "td", "policy", "alignment", "supervision"
-
-
-class Transitions(NamedTuple):
-    """A batch from the replay."""
-
-    user: Tensor
-    """(B,) integer."""
-    history: Tensor
-    """(B, H) integer item indices."""
-    slate: Tensor
-    """(B, K) integer item indices."""
-    click: Tensor
-    """(B, K) bool."""
-    reward: Tensor
-    """(B,) float."""
-    terminated: Tensor
-    """(B,) bool: the user left. Truncated episodes go on in the value."""
-    next_history: Tensor
-    """(B, H) the same user afterwards, also where the episode ended."""
-    candidates: Tensor | None = None
-    """(B, C) integer."""
-    hyper_action: Tensor | None = None
-    """(B, D) float, the Z that was played; stored only for ``critic_action='hyper'``."""
-    clock: Tensor | None = None
-    """(B,) integer, the world's clock when the slate was shown; stored only where the catalogue changes."""
 
 
 class Predictions(NamedTuple):

@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from envs.errors import UserError
 from envs.simulator import Observation, World, WorldSettings
 from rl_rec.hac.config import HACSettings
 from rl_rec.hac.networks import CatalogueTables, HACNetworks
 from rl_rec.policy import Decision
+from rl_rec.saved_networks import load_networks
 from rl_rec.slates import mask_scores, sample_without_replacement, top_k
 
 
@@ -77,17 +77,6 @@ def load_policy(
         UserError: the weights do not fit the world's features, its history length or the settings.
     """
     users, items = world.profiles.shape[1], world.item_features.shape[1]
-    networks = HACNetworks(users, items, rules.history_length, settings)
-    prefix = "networks."
-    state = {k.removeprefix(prefix): torch.as_tensor(v) for k, v in weights.items() if k.startswith(prefix)}
-    try:
-        networks.load_state_dict(state)
-    except RuntimeError as error:
-        problem = str(error).splitlines()[-1].strip()
-        raise UserError(
-            f"the run's weights do not fit this simulator's features or history_length={rules.history_length}: "
-            f"{problem}"
-        ) from None
-    networks = networks.to(world.device).eval()
+    networks = load_networks(HACNetworks(users, items, rules.history_length, settings), weights, world, rules)
     forbid = rules.repeats == "forbid"
     return HACPolicy(networks, world.profiles, world.item_features, world.slate_size, forbid, settings)

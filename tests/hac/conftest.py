@@ -13,8 +13,9 @@ from torch.utils._pytree import tree_leaves
 from envs.catalogue import Catalogue
 from envs.randomness import seeded_weights
 from rl_rec.hac.config import HACSettings
-from rl_rec.hac.losses import Predictions, Transitions, predict
+from rl_rec.hac.losses import Predictions, predict
 from rl_rec.hac.networks import HACNetworks
+from rl_rec.transitions import Transitions
 
 TINY = {
     "encoder": {"dim": 4, "heads": 2, "layers": 2, "feedforward": 4},

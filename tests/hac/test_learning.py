@@ -11,12 +11,13 @@ from envs.randomness import seeded_weights
 from envs.simulator import Simulator, World, WorldSettings
 from rl_rec.evaluation import evaluate, normalised
 from rl_rec.hac.config import HACSettings
-from rl_rec.hac.losses import Transitions, losses, predict
+from rl_rec.hac.losses import losses, predict
 from rl_rec.hac.networks import HACNetworks
 from rl_rec.hac.policy import HACPolicy
 from rl_rec.reference import OraclePolicy, RandomPolicy
 from rl_rec.replay import Replay
 from rl_rec.rollout import Rollout
+from rl_rec.transitions import Transitions
 
 pytestmark = pytest.mark.learning
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from envs.catalogue import Catalogue, CatalogueSettings
 from rl_rec.hac import losses as hac
-from rl_rec.hac.losses import Transitions
+from rl_rec.transitions import Transitions
 
 ALL_TERMS = {"td", "policy", "alignment", "supervision"}
 

@@ -7,8 +7,8 @@ import torch
 
 from envs.simulator import Observation
 from rl_rec.hac.networks import Critic, HyperNetworkScorer
-from rl_rec.item_encoder import ItemEncoder
 from rl_rec.hac.policy import HACPolicy
+from rl_rec.item_encoder import ItemEncoder
 
 
 @pytest.mark.parametrize("scorer", ["dot", "hyper_network"])

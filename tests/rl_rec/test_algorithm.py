@@ -16,8 +16,9 @@ import rl_rec.algorithm as algorithm_module
 from envs import world_folder
 from envs.data.dataset import Split
 from rl_rec.hac.config import HACSettings
-from rl_rec.hac.losses import Transitions, predict
+from rl_rec.hac.losses import predict
 from rl_rec.train_settings import TrainSettings
+from rl_rec.transitions import Transitions
 
 pytestmark = pytest.mark.ray
 

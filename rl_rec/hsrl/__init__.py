@@ -1,0 +1,1 @@
+"""Hierarchical Semantic RL (Wang et al., arXiv 2510.09167)."""

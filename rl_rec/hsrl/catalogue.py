@@ -1,0 +1,29 @@
+"""The semantic IDs of a world's catalogue: read from a folder, or built from the item features."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.errors import UserError
+from envs.simulator import World
+from rl_rec.hsrl.config import HSRLSettings
+from rl_rec.sids import folder
+from rl_rec.sids.codebook import Codebook, SidSettings, fit_codebook
+
+
+def catalogue_sids(world: World, settings: HSRLSettings) -> tuple[Codebook, NDArray[np.int32]]:
+    """The codebook, and the tokens (N + 1, L) of the world's items, −1 for padding.
+
+    Raises:
+        UserError: ``settings.sids`` is not a folder of semantic IDs, or one of another catalogue.
+    """
+    if settings.sids is not None:
+        sids = folder.load(settings.sids)
+        if sids.table.item_count != world.num_items:
+            raise UserError(
+                f"{settings.sids} holds semantic IDs of {sids.table.item_count} items, the world has "
+                f"{world.num_items}: build them from this world's data (rl-rec sids build)"
+            )
+        return sids.codebook, np.asarray(sids.table.tokens, np.int32)
+    how = SidSettings(levels=settings.sid_levels, codebook_size=settings.sid_codebook)
+    codebook, tokens = fit_codebook(world.item_features[1:].cpu().numpy(), how)
+    return codebook, np.concatenate([np.full((1, tokens.shape[1]), -1, np.int32), tokens])

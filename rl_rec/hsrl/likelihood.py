@@ -1,0 +1,149 @@
+"""The probability of a slate that was drawn without replacement from what could be shown.
+
+The tree gives every live item a probability p(i). A slot is drawn from what is left of it: without the items
+the user may not be shown, and without the slots before it. A node's *mass* is what is left below it, and each
+token's probability is the mass of the chosen child over its parent's. The product over the slots is the
+Plackett-Luce probability of the slate.
+
+Glossary: B users, K slate size, E further items, C candidates, L levels.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rl_rec.hsrl.networks import HierarchicalPolicy, Paths, State, Tables
+from rl_rec.sids.trie import Trie
+
+_LEAST = 1e-5
+"""Least share of a node's probability that exclusions leave: what float32 can still differentiate."""
+
+
+class Slots(NamedTuple):
+    """The slots of a slate, as the policy sees them."""
+
+    paths: Paths
+    """Of the K slots alone, before anything is excluded."""
+    log_prob: Tensor
+    """(B, K, L + 1) log-probability of each slot's tokens, and of the item in its bucket."""
+    valid: Tensor
+    """(B, K) bool: the slot holds an item that could be shown."""
+
+
+def slate_log_probs(
+    policy: HierarchicalPolicy,
+    state: State,
+    tables: Tables,
+    trie: Trie,
+    slate: Tensor,
+    excluded: Tensor | None,
+    candidates: Tensor | None,
+    *,
+    earlier_slots: bool = True,
+    followed: Paths | None = None,
+) -> Slots:
+    """Log-probabilities of slates (B, K) in the order drawn.
+
+    Args:
+        policy, state, tables, trie: the policy's.
+        slate: (B, K) int64 items.
+        excluded: (B, E) items that may not be shown, 0 = none; ``None``: all may.
+        candidates: (B, C) the only items that may be shown; ``None``: the catalogue.
+        earlier_slots: whether a slot excludes the slots before it.
+        followed: paths of ``candidates`` or else ``excluded``, where they are known already.
+    """
+    slots = slate.shape[1]
+    beside = candidates if candidates is not None else excluded if excluded is not None else slate[:, :0]
+    items = torch.cat([slate, beside], dim=1)  # (B, K + E)
+    if followed is None:
+        paths = policy.follow(state, tables, trie, items, detailed=slots)
+    else:
+        own = policy.follow(state, tables, trie, slate, detailed=slots)
+        joint = [torch.cat(pair, dim=1) for pair in zip(own.log_joint, followed.log_joint, strict=True)]
+        paths = own._replace(log_joint=joint)
+    node = F.embedding(items, trie.path)  # (B, K + E, L + 1)
+    first = first_occurrence(slate)
+    valid = trie.live[slate] & first & ~_among(slate, excluded)
+    if candidates is None:
+        counts = trie.live[items] & torch.cat([valid, first_occurrence(beside)], dim=1)
+        log_prob = exclude(paths, node, counts, slots, earlier_slots)
+    else:
+        valid = valid & _among(slate, candidates)
+        shown = trie.live[candidates] & first_occurrence(candidates) & ~_among(candidates, excluded)
+        same = slate[:, :, None] == candidates[:, None, :]  # (B, K, C)
+        gone = (same.cumsum(dim=1) - same.int() > 0) & earlier_slots
+        log_prob = restrict(paths, node, shown[:, None] & ~gone, slots)
+    own_paths = paths._replace(
+        log_joint=[joint[:, :slots] for joint in paths.log_joint], score=paths.score[:, :slots]
+    )
+    return Slots(own_paths, log_prob, valid)
+
+
+def exclude(paths: Paths, node: Tensor, counts: Tensor, slots: int, earlier_slots: bool) -> Tensor:
+    """Token log-probabilities of the slots where the catalogue is open but for some items: (B, K, L + 1).
+
+    The mass of a node is its probability less that of what is excluded below it.
+
+    Args:
+        paths: of the K slots, then of E items that no slot may show.
+        node: (B, K + E, L + 1) their nodes.
+        counts: (B, K + E) bool, items that take mass away (live, and not counted already).
+        slots: K.
+        earlier_slots: whether slots exclude the slots before them.
+    """
+    leaf = paths.log_joint[-1].masked_fill(~counts, float("-inf"))[:, None]  # (B, 1, K + E)
+    index = torch.arange(counts.shape[1], device=counts.device)
+    taken = (index[None, :] >= slots) | ((index[None, :] < index[:slots, None]) & earlier_slots)  # (K, K + E)
+    log_mass = []
+    for level, log_joint in enumerate(paths.log_joint[:-1]):
+        own = log_joint[:, :slots]
+        below = taken & _below(node, level, slots, 0)
+        # An item is no more probable than a node above it, whatever rounding or another node says.
+        share = (leaf - own[..., None]).masked_fill(~below, float("-inf")).clamp(max=0.0).exp().sum(dim=2)
+        log_mass.append(own + (1 - share).clamp(min=_LEAST).log())
+    log_mass.append(paths.log_joint[-1][:, :slots])  # the item itself is never excluded
+    return torch.stack(log_mass, dim=-1).diff(dim=-1)
+
+
+def restrict(paths: Paths, node: Tensor, shown: Tensor, slots: int) -> Tensor:
+    """Token log-probabilities of the slots where only some items are open: (B, K, L + 1).
+
+    The mass of a node is the sum over the open items below it.
+
+    Args:
+        paths: of the K slots, then of E items.
+        node: (B, K + E, L + 1) their nodes.
+        shown: (B, K, E) bool, which of them slot k could have shown.
+        slots: K.
+    """
+    leaf = paths.log_joint[-1][:, None, slots:]  # (B, 1, E)
+    log_mass = []
+    for level in range(len(paths.log_joint) - 1):
+        below = shown & _below(node, level, slots, slots)
+        # An item that is not open itself has no mass above it: finite, and masked by ``valid``.
+        log_mass.append(leaf.masked_fill(~below, -1e9).logsumexp(dim=2))
+    log_mass.append(paths.log_joint[-1][:, :slots])
+    return torch.stack(log_mass, dim=-1).diff(dim=-1)
+
+
+def first_occurrence(items: Tensor) -> Tensor:
+    """Where an item does not stand earlier in its row: (B, E) → (B, E) bool."""
+    same = items[:, :, None] == items[:, None, :]
+    return ~same.tril(diagonal=-1).any(dim=2)
+
+
+def _below(node: Tensor, level: int, slots: int, begin: int) -> Tensor:
+    """Which items from ``begin`` on lie below each slot's node of ``level``: (B, K, ...) bool."""
+    if level == 0:
+        return torch.ones((), dtype=torch.bool, device=node.device)
+    at = node[..., level - 1]
+    return at[:, :slots, None] == at[:, None, begin:]
+
+
+def _among(items: Tensor, others: Tensor | None) -> Tensor:
+    """Which items (B, K) stand among others (B, E): (B, K) bool."""
+    if others is None:
+        return torch.zeros_like(items, dtype=torch.bool)
+    return (items[:, :, None] == others[:, None, :]).any(dim=2)

@@ -1,0 +1,325 @@
+"""HSRL's networks: the hierarchical policy and the multi-level critic, plain torch.
+
+Glossary: B users, P paths, K slate size, N items, D width, F item features, L levels, V_l tokens of level l,
+M_l nodes of level l, C children.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rl_rec.encoder import StateEncoder
+from rl_rec.hsrl.config import HSRLSettings
+from rl_rec.item_encoder import ItemEncoder
+from rl_rec.sids.trie import Trie
+
+CLOSED = -1e9
+"""Logit of a child that does not exist or has no live item: finite, so that a node without any stays finite."""
+
+
+class Tables(NamedTuple):
+    """What one set of weights makes of the catalogue: computed once per update, then gathered.
+
+    Lists are by level; index 0, the root, is unused. What meets a query is divided by the temperature.
+    """
+
+    history: Tensor
+    """(N + 1, D) history tokens W·features."""
+    phi: list[Tensor]
+    """Levels 1 … L + 1: (M_l, D) φ(mean features of the node's live items)."""
+    bias: list[Tensor]
+    """Levels 1 … L + 1: (M_l,) learned score of the mean, and log of the live items below."""
+    psi: list[Tensor]
+    """Levels 1 … L: (M_l, D) ψ(mean and deviation of the features): what the mean hides."""
+    many: list[Tensor]
+    """Levels 1 … L: (M_l,) 1 − 1 / live items: nothing is hidden in a node of one item."""
+    embedding: list[Tensor]
+    """Levels 1 … L: (V_l, D) token embeddings E_l."""
+    weight: list[Tensor]
+    """Levels 1 … L: (V_l, D) W_l + E_l: both meet the context."""
+
+    def without_items(self) -> "Tables":
+        """The same numbers, no gradient to what items are scored with."""
+        return self._replace(phi=[phi.detach() for phi in self.phi], bias=[bias.detach() for bias in self.bias])
+
+
+class State(NamedTuple):
+    """A batch of users, encoded."""
+
+    s: Tensor
+    """(B, D) state."""
+    mu: Tensor
+    """(B, D) μ(s), what items are scored with."""
+    nu: Tensor
+    """(B, D) ν(s), what nodes are scored with besides."""
+
+
+class Expansion(NamedTuple):
+    """The children of some nodes and the policy's distribution over them."""
+
+    node: Tensor
+    """(B, P, C) int64 in the next level."""
+    valid: Tensor
+    """(B, P, C) bool."""
+    logit: Tensor
+    """(B, P, C), ``CLOSED`` where not valid; of an item its score over the temperature."""
+    log_prob: Tensor
+    """(B, P, C) log π(child | node), near ``CLOSED`` where not valid."""
+
+
+class Paths(NamedTuple):
+    """Items followed from the root to their leaves."""
+
+    log_joint: list[Tensor]
+    """For levels 0 … L + 1, (B, P) log-probability of reaching the item's node; level 0 is zero."""
+    score: Tensor
+    """(B, P) score of the item over the temperature; the policy is meant to be in proportion to exp(score)."""
+    context: list[Tensor]
+    """For levels 0 … L, (B, P, D) c_l, what the choice at level l + 1 was made from."""
+    entropy: list[Tensor]
+    """For levels 0 … L − 1, (B, P) entropy of that choice."""
+
+
+class HierarchicalPolicy(nn.Module):
+    """HPN (HSRL, section 4.2): tokens coarse to fine, each from what the tokens before left of the state.
+
+    c_0 = s; π_l = softmax over the valid children of the chosen prefix; c_l = LayerNorm(c_{l−1} − E_l[z_l]).
+    Differs from the paper, whose logit is W_l·c_{l−1} alone, the same below every prefix:
+
+    - an item within its bucket has the logit f_i = μ(s)·φ(x_i) + its learned score;
+    - a node of n live items has f(mean of their features) + log n + (1 − 1/n)·(W_l·c_{l−1} + E_l·c_{l−1} +
+      ν(s)·ψ(mean, deviation)): what its items have in common, their number, and a correction that a node of a
+      single item does not need;
+    - E_l is a free vector plus a linear map of the token's centre.
+    """
+
+    def __init__(
+        self,
+        num_user_features: int,
+        num_item_features: int,
+        history_length: int,
+        centres: Sequence[Tensor],
+        settings: HSRLSettings,
+    ) -> None:
+        """``centres``: (V_l, F') of each level, from the codebook."""
+        super().__init__()
+        dim = settings.encoder.dim
+        self.context, self.temperature = settings.context, settings.temperature
+        self.node_scores = settings.node_scores
+        self.encoder = StateEncoder(
+            num_user_features,
+            num_item_features,
+            history_length=history_length,
+            **settings.encoder.model_dump(),
+        )
+        self.mu, self.nu = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.item_encoder = ItemEncoder(num_item_features, dim, settings.item_hidden)
+        self.item_score = nn.Linear(dim, 1, bias=False)
+        self.node_encoder = ItemEncoder(2 * num_item_features, dim, settings.item_hidden)
+        self.heads = nn.ModuleList(nn.Linear(dim, len(c)) for c in centres)
+        self.free = nn.ParameterList(torch.zeros(len(c), dim) for c in centres)
+        self.centre_maps = nn.ModuleList(nn.Linear(c.shape[1], dim, bias=False) for c in centres)
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in centres)
+        for level, c in enumerate(centres):
+            self.register_buffer(f"centres_{level}", c.clone())
+        for head, centre_map in zip(
+            self.heads, self.centre_maps, strict=True
+        ):  # begins near uniform over items
+            nn.init.normal_(cast(nn.Linear, head).weight, std=0.01)
+            nn.init.zeros_(cast(nn.Linear, head).bias)
+            nn.init.normal_(cast(nn.Linear, centre_map).weight, std=0.02)
+        # Level of the response probability, in the supervised loss only: it cannot change a ranking.
+        self.response_level = nn.Linear(dim, 1)
+
+    @property
+    def levels(self) -> int:
+        """L."""
+        return len(self.heads)
+
+    def tables(self, trie: Trie) -> Tables:
+        """Tables of the current weights and the live catalogue."""
+        unused = trie.features.new_zeros(0)
+        phi, bias, psi, many, embedding, weight = ([unused] for _ in range(6))
+        for level in range(1, self.levels + 1):
+            mean, deviation = trie.moments(level)
+            count = trie.count[level].clamp(min=1)
+            phi.append(self.item_encoder.embed(mean) / self.temperature)
+            bias.append(self.item_score(phi[-1]).squeeze(-1) + count.log())
+            many.append(1 - 1 / count)
+            hidden = self.node_encoder.embed(torch.cat([mean, deviation], dim=1))
+            psi.append(many[-1][:, None] * hidden / self.temperature)
+            if not self.node_scores:
+                phi[-1], psi[-1], bias[-1] = phi[-1] * 0, psi[-1] * 0, count.log()
+            embedding.append(self.free[level - 1] + self.centre_maps[level - 1](self._centres(level)))
+            weight.append((cast(nn.Linear, self.heads[level - 1]).weight + embedding[-1]) / self.temperature)
+        phi.append(self.item_encoder.embed(trie.features[trie.item]) / self.temperature)
+        bias.append(self.item_score(phi[-1]).squeeze(-1))
+        return Tables(self.encoder.item_tokens(trie.features), phi, bias, psi, many, embedding, weight)
+
+    def state(
+        self, tables: Tables, profile: Tensor, history: Tensor, noise: torch.Generator | None = None
+    ) -> State:
+        """Encode users: profile (B, P), history (B, H); see ``StateEncoder.forward``."""
+        return self.heads_of(self.encoder(tables.history, profile, history, noise))
+
+    def heads_of(self, s: Tensor) -> State:
+        """The queries of states (B, D)."""
+        return State(s, self.mu(s), self.nu(s))
+
+    def expand(
+        self, state: State, tables: Tables, trie: Trie, level: int, node: Tensor, context: Tensor
+    ) -> Expansion:
+        """The distribution over the children of nodes (B, P) of ``level`` (0 … L), given c_level (B, P, D)."""
+        child, valid = trie.children(level, node)  # (B, P, C)
+        below = level + 1
+        if level == self.levels:
+            logit = affinity(state.mu, tables.phi[below], tables.bias[below], child)
+        else:
+            query = torch.cat([state.mu, state.nu], dim=1)  # (B, 2D)
+            items = torch.cat([tables.phi[below], tables.psi[below]], dim=1)  # (M, 2D)
+            token = F.linear(context, tables.weight[below], self._bias(below))  # (B, P, V)
+            hidden = token.gather(2, trie.token[below][child]) * tables.many[below][child]
+            logit = affinity(query, items, tables.bias[below], child) + hidden
+        logit = logit.masked_fill(~valid, CLOSED)
+        return Expansion(child, valid, logit, logit.log_softmax(dim=-1))
+
+    def descend(
+        self, tables: Tables, trie: Trie, level: int, context: Tensor, node: Tensor, expansion: Expansion
+    ) -> Tensor:
+        """c_level from c_{level−1} (B, P, D), for the chosen nodes (B, P) of ``level`` (1 … L)."""
+        if self.context == "none":
+            return context
+        embedding = tables.embedding[level]  # (V, D)
+        if self.context == "sampled":
+            chosen = F.embedding(trie.token[level][node], embedding)
+        else:  # Σ_v π(v)·E[v]
+            share = expansion.log_prob.exp() * expansion.valid
+            by_token = share.new_zeros(*share.shape[:2], len(embedding))
+            chosen = by_token.scatter_add(2, trie.token[level][expansion.node], share) @ embedding
+        return cast(Tensor, self.norms[level - 1](context - chosen))
+
+    def follow(self, state: State, tables: Tables, trie: Trie, items: Tensor, detailed: int = 0) -> Paths:
+        """Log-probabilities of items (B, P), before anything is excluded.
+
+        ``detailed``: of how many of them, from the first, contexts and entropies are wanted.
+        """
+        users, paths = items.shape
+        target = F.embedding(items, trie.path)  # (B, P, L + 1)
+        node = torch.zeros(users, 1, dtype=torch.int64, device=items.device)
+        context = state.s[:, None]
+        log_joint = [state.s.new_zeros(users, paths)]
+        contexts, entropies = [context.expand(-1, detailed, -1)], []
+        for level in range(self.levels):
+            expansion = self.expand(state, tables, trie, level, node, context)
+            if detailed:
+                entropies.append(_entropy(expansion.log_prob[:, :detailed]).expand(-1, detailed))
+            chosen = target[..., level]
+            place = chosen - trie.first[level][node]  # (B, P)
+            log_joint.append(log_joint[-1] + _pick(expansion.log_prob, place))
+            context = self.descend(tables, trie, level + 1, context, chosen, expansion).expand(-1, paths, -1)
+            contexts.append(context[:, :detailed])
+            node = chosen
+        score, log_prob = self._in_bucket(state, tables, trie, node, target[..., -1])
+        log_joint.append(log_joint[-1] + log_prob)
+        return Paths(log_joint, score, contexts, entropies)
+
+    def _in_bucket(
+        self, state: State, tables: Tables, trie: Trie, bucket: Tensor, leaf: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Scores and log π of leaves (B, P) within their buckets (B, P)."""
+        phi, bias = tables.phi[-1], tables.bias[-1]
+        if len(phi) > bucket.shape[1] * trie.widths[-1]:
+            expansion = self.expand(state, tables, trie, self.levels, bucket, state.s[:, None])
+            place = leaf - trie.first[self.levels][bucket]
+            return _pick(expansion.logit, place), _pick(expansion.log_prob, place)
+        scores = torch.addmm(bias, state.mu, phi.T)  # (B, N): all buckets at once, the smaller way
+        shift = scores.detach().amax(dim=1, keepdim=True)
+        weight = (scores - shift).exp() * trie.live[trie.item]
+        total = weight.new_zeros(len(scores), trie.nodes(self.levels)).index_add(1, trie.bucket, weight)
+        normaliser = total.gather(1, bucket).clamp(min=1e-30).log() + shift
+        score = scores.gather(1, leaf)
+        return score, score - normaliser
+
+    def _centres(self, level: int) -> Tensor:
+        return cast(Tensor, getattr(self, f"centres_{level - 1}"))
+
+    def _bias(self, level: int) -> Tensor:
+        return cast(nn.Linear, self.heads[level - 1]).bias / self.temperature
+
+
+def affinity(query: Tensor, phi: Tensor, bias: Tensor, node: Tensor) -> Tensor:
+    """query·φ + bias of gathered nodes: (B, D), (M, D), (M,), (B, P, C) → (B, P, C).
+
+    By one matmul over all nodes, then gathered, where that is the smaller way; else nothing of size (B, M).
+    """
+    flat = node.flatten(1)
+    if len(phi) <= flat.shape[1]:
+        return torch.addmm(bias, query, phi.T).gather(1, flat).view_as(node)
+    gathered = torch.bmm(F.embedding(flat, phi), query[:, :, None]).squeeze(-1)
+    return (gathered + bias[flat]).view_as(node)
+
+
+def _pick(values: Tensor, place: Tensor) -> Tensor:
+    """Entries (B, P) of (B, P, C), or of the one row (B, 1, C) that all paths share."""
+    if values.shape[1] == 1:
+        return values[:, 0].gather(1, place)
+    return values.gather(2, place[..., None]).squeeze(-1)
+
+
+def _entropy(log_prob: Tensor) -> Tensor:
+    return -(log_prob.exp() * log_prob).sum(dim=-1)
+
+
+class MultiLevelCritic(nn.Module):
+    """MLC (HSRL, section 4.3): V_l(c_l) for l = 0 … L, V(s) = Σ_l w_l·V_l, w = softmax(ω), ω learned."""
+
+    def __init__(self, dim: int, hidden: Sequence[int], levels: int) -> None:
+        """``levels``: L; 0 makes it one critic on the state."""
+        super().__init__()
+        self.values = nn.ModuleList(_mlp((dim, *hidden, 1)) for _ in range(levels + 1))
+        self.omega = nn.Parameter(torch.zeros(levels + 1))
+
+    @property
+    def weights(self) -> Tensor:
+        """w = softmax(ω): (L + 1,)."""
+        return self.omega.softmax(dim=0)
+
+    def forward(self, contexts: Sequence[Tensor]) -> Tensor:
+        """V_l of contexts c_0 … c_L, each (B, P, D): (B, P, L + 1)."""
+        pairs = zip(self.values, contexts, strict=False)
+        return torch.cat([value(context) for value, context in pairs], dim=-1)
+
+
+class HSRLNetworks(nn.Module):
+    """All weights of one HSRL agent (its targets are a second instance)."""
+
+    def __init__(
+        self,
+        num_user_features: int,
+        num_item_features: int,
+        history_length: int,
+        centres: Sequence[Tensor],
+        settings: HSRLSettings,
+    ) -> None:
+        """Arguments: as of :class:`HierarchicalPolicy`."""
+        super().__init__()
+        self.policy = HierarchicalPolicy(
+            num_user_features, num_item_features, history_length, centres, settings
+        )
+        levels = len(centres) if settings.multi_level_critic else 0
+        self.critic = MultiLevelCritic(settings.encoder.dim, settings.critic_hidden, levels)
+
+    def policy_parameters(self) -> list[nn.Parameter]:
+        """What the actor's optimizer moves: everything but the critic."""
+        return list(self.policy.parameters())
+
+
+def _mlp(sizes: Sequence[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for a, b in pairwise(sizes):
+        layers += [nn.Linear(a, b), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])

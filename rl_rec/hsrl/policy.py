@@ -1,0 +1,160 @@
+"""HSRL in a rollout: the tree is searched for the best slate, or slates are drawn from it."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from envs.errors import UserError
+from envs.simulator import Observation, World, WorldSettings
+from rl_rec.hsrl.config import HSRLSettings
+from rl_rec.hsrl.likelihood import first_occurrence, slate_log_probs
+from rl_rec.hsrl.networks import HSRLNetworks, State, Tables
+from rl_rec.hsrl.search import Excluded, search
+from rl_rec.policy import Decision
+from rl_rec.saved_networks import load_networks
+from rl_rec.sids.codebook import Codebook
+from rl_rec.sids.trie import Trie
+from rl_rec.slates import sample_without_replacement, top_k
+
+
+class HSRLPolicy:
+    """Serves slates with one set of HSRL weights.
+
+    With ``noise`` it explores: K draws without replacement (stochastic beam search), with their
+    log-probabilities stored; without, it shows the K most probable items that beam search finds.
+    """
+
+    def __init__(
+        self,
+        networks: HSRLNetworks,
+        profiles: Tensor,
+        trie: Trie,
+        slate_size: int,
+        forbid_repeats: bool,
+        settings: HSRLSettings,
+        noise: torch.Generator | None = None,
+    ) -> None:
+        """Arguments: as ``rl_rec.hsrl.losses.predict``; ``noise`` is the generator of the exploration."""
+        self.networks, self.profiles, self.trie = networks, profiles, trie
+        self.slate_size, self.forbid_repeats, self.settings = slate_size, forbid_repeats, settings
+        self.noise = noise
+        self._tables: Tables | None = None
+        self._live: Tensor | None = None
+
+    def weights_changed(self) -> None:
+        """Forget what was computed from older weights."""
+        self._tables = None
+
+    @torch.no_grad()
+    def act(self, observation: Observation) -> Decision:
+        """Slates (B, K); when exploring, ``log_prob`` (B, K, L + 1) of their tokens."""
+        policy, trie = self.networks.policy, self.trie
+        if observation.live is not None and observation.live is not self._live:
+            self._live = observation.live
+            trie.set_live(observation.live)
+            self._tables = None
+        if self._tables is None:
+            self._tables = policy.tables(trie)
+        profile = F.embedding(observation.user, self.profiles)
+        state = policy.state(self._tables, profile, observation.history)
+        slate, log_prob = self._choose(state, observation)
+        return Decision(slate, {} if log_prob is None else {"log_prob": log_prob})
+
+    def _choose(self, state: State, observation: Observation) -> tuple[Tensor, Tensor | None]:
+        policy, tables, trie, noise = self.networks.policy, self._tables, self.trie, self.noise
+        assert tables is not None
+        excluded = observation.history if self.forbid_repeats else None
+        candidates, followed, gone = observation.candidates, None, None
+        if candidates is not None:
+            followed = policy.follow(state, tables, trie, candidates)
+            by_score = noise is None and self.settings.rank == "score"
+            slate = self._of_candidates(followed.score if by_score else followed.log_joint[-1], observation)
+        else:
+            if excluded is not None:
+                followed = policy.follow(state, tables, trie, excluded)
+                gone = Excluded(excluded, followed.log_joint[-1], trie)
+            width = self.settings.beam_width if noise is None else self.slate_size
+            slate = search(
+                policy,
+                state,
+                tables,
+                trie,
+                self.slate_size,
+                width,
+                gone,
+                noise,
+                noise is None and self.settings.rank == "score",
+            )
+        if noise is None:
+            return slate, None
+        if self.settings.exclusions == "none" and candidates is None:
+            excluded = followed = None
+        slots = slate_log_probs(
+            policy,
+            state,
+            tables,
+            trie,
+            slate,
+            excluded,
+            candidates,
+            earlier_slots=self.settings.exclusions == "slots",
+            followed=followed,
+        )
+        return slate, slots.log_prob
+
+    def _of_candidates(self, values: Tensor, observation: Observation) -> Tensor:
+        """The best of C candidates, or draws from them: each is scored, no tree is walked."""
+        candidates = observation.candidates
+        assert candidates is not None
+        closed = ~(self.trie.live[candidates] & first_occurrence(candidates))
+        if self.forbid_repeats:
+            closed |= (candidates[:, :, None] == observation.history[:, None, :]).any(dim=2)
+        scores = values.masked_fill(closed, float("-inf"))
+        if self.noise is None:
+            best = top_k(scores, self.slate_size)
+        else:
+            best = sample_without_replacement(scores, self.slate_size, 1.0, self.noise)
+        return candidates.gather(1, best)
+
+
+def load_policy(
+    weights: Mapping[str, ArrayLike], world: World, rules: WorldSettings, settings: HSRLSettings
+) -> HSRLPolicy:
+    """The greedy policy of a saved ``HSRLModule``, with the semantic IDs it was trained on.
+
+    Items that the world has beyond those are encoded into the same codebook.
+
+    Args:
+        weights: arrays by name, as saved.
+        world: where it is to serve, with the features it was trained on.
+        rules: that world's rules.
+        settings: the agent's.
+
+    Raises:
+        UserError: the weights do not fit the world's features, its history length or the settings.
+    """
+    arrays = {name: np.asarray(array) for name, array in weights.items()}
+    prefix = "networks.policy.centres_"
+    centres = [arrays[f"{prefix}{level}"] for level in range(sum(name.startswith(prefix) for name in arrays))]
+    try:
+        codebook = Codebook(arrays["sid_mean"], arrays["sid_scale"], tuple(centres))
+        tokens = arrays["sid_tokens"]
+    except KeyError as error:
+        raise UserError(f"the run's weights hold no {error.args[0]}: they are not those of hsrl") from None
+    users, items = world.profiles.shape[1], world.item_features.shape[1]
+    networks = HSRLNetworks(
+        users, items, rules.history_length, [torch.from_numpy(c) for c in centres], settings
+    )
+    networks = load_networks(networks, weights, world, rules)
+    if len(tokens) > world.num_items + 1:
+        raise UserError(f"the run knows {len(tokens) - 1} items, this simulator has only {world.num_items}")
+    new = world.item_features[len(tokens) :].cpu().numpy()
+    if len(new):
+        tokens = np.concatenate([tokens, codebook.encode(new)])
+    trie = Trie(tokens, codebook.sizes, world.item_features)
+    forbid = rules.repeats == "forbid"
+    return HSRLPolicy(networks, world.profiles, trie, world.slate_size, forbid, settings)

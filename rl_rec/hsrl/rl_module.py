@@ -1,0 +1,76 @@
+"""HSRL's networks as an RLModule: where RLlib finds weights, targets and the rollout policy."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from envs.simulator import World, WorldSettings
+from rl_rec.hsrl.catalogue import catalogue_sids
+from rl_rec.hsrl.config import HSRLSettings
+from rl_rec.hsrl.losses import predict
+from rl_rec.hsrl.networks import HSRLNetworks
+from rl_rec.hsrl.policy import HSRLPolicy
+from rl_rec.rl_module import RecommenderModule
+from rl_rec.sids.trie import Trie
+from rl_rec.transitions import Transitions
+
+
+class HSRLModule(RecommenderModule):
+    """HSRL.
+
+    The semantic IDs are saved beside the weights (a run serves with what it was trained on), but not sent to
+    runners, which make the same ones.
+    """
+
+    settings_class = HSRLSettings
+
+    def make_networks(self, world: World, rules: WorldSettings) -> HSRLNetworks:
+        """Networks for a world's features, history length and semantic IDs."""
+        codebook, tokens = catalogue_sids(world, self.settings)
+        self.register_buffer("sid_tokens", torch.from_numpy(tokens))
+        self.register_buffer("sid_mean", torch.from_numpy(codebook.mean))
+        self.register_buffer("sid_scale", torch.from_numpy(codebook.scale))
+        self.trie = Trie(tokens, codebook.sizes, world.item_features)
+        users, items = world.profiles.shape[1], world.item_features.shape[1]
+        centres = [torch.from_numpy(centres) for centres in codebook.centres]
+        return HSRLNetworks(users, items, rules.history_length, centres, self.settings)
+
+    def get_non_inference_attributes(self) -> list[str]:
+        """What rollouts do without."""
+        return [*super().get_non_inference_attributes(), "sid_tokens", "sid_mean", "sid_scale"]
+
+    def rollout_policy(self, world: World, rules: WorldSettings, noise: torch.Generator | None) -> HSRLPolicy:
+        """The exploring policy over these networks; ``noise`` ``None`` is greedy."""
+        forbid = rules.repeats == "forbid"
+        # A live set of its own: validation users may be served from another one than training users.
+        trie = self.trie.fork()
+        return HSRLPolicy(self.networks, world.profiles, trie, world.slate_size, forbid, self.settings, noise)
+
+    def forward_target(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The target's states of a batch."""
+        return {"state": self._state(self.targets, batch)}
+
+    def _forward(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return {"state": self._state(self.networks, batch)}
+
+    def _state(self, networks: HSRLNetworks, batch: dict[str, Any]) -> Tensor:
+        policy = networks.policy
+        return policy.state(policy.tables(self.trie), self.profiles[batch["user"]], batch["history"]).s
+
+    def _forward_train(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
+        transitions = Transitions(**batch)
+        live, _next = self.catalogue.live_in_batch(transitions.clock)
+        if live is not None:
+            self.trie.set_live(live)
+        predictions = predict(
+            self.networks,
+            self.targets,
+            transitions,
+            self.profiles,
+            self.trie,
+            self.forbid_repeats,
+            self.settings,
+            self.noise,
+        )
+        return predictions._asdict()

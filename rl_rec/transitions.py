@@ -1,0 +1,32 @@
+"""What a learner reads from the replay: one batch of transitions, the same for every algorithm."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Transitions(NamedTuple):
+    """B transitions. Glossary: B transitions, H history length, K slate size, C candidates."""
+
+    user: Tensor
+    """(B,) integer."""
+    history: Tensor
+    """(B, H) integer item indices."""
+    slate: Tensor
+    """(B, K) integer item indices, in the order chosen."""
+    click: Tensor
+    """(B, K) bool."""
+    reward: Tensor
+    """(B,) float."""
+    terminated: Tensor
+    """(B,) bool: the user left. Truncated episodes go on in the value."""
+    next_history: Tensor
+    """(B, H) the same user afterwards, also where the episode ended."""
+    candidates: Tensor | None = None
+    """(B, C) integer, where the world has candidate sets."""
+    clock: Tensor | None = None
+    """(B,) integer, the world's clock when the slate was shown; stored only where the catalogue changes."""
+    hyper_action: Tensor | None = None
+    """(B, D) float, the Z that was played; stored by HAC for ``critic_action='hyper'``."""
+    log_prob: Tensor | None = None
+    """(B, K, L + 1) float, log-probability of each token when it was drawn; stored by HSRL."""
