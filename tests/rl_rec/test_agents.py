@@ -10,9 +10,11 @@ from rl_rec.agents import AGENTS, find_agent
 from rl_rec.hac.config import HACSettings
 
 
-@pytest.mark.parametrize("name", ["hca", "HAC", "sac", ""])
-def test_an_unknown_name_gets_the_nearest(name):
-    with pytest.raises(UserError, match="did you mean 'hac'"):
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("hca", "hac"), ("HAC", "hac"), ("sac", "hac"), ("HSRl", "hsrl"), ("srl", "hsrl")]
+)
+def test_an_unknown_name_gets_the_nearest(name, nearest):
+    with pytest.raises(UserError, match=f"did you mean '{nearest}'"):
         find_agent(name)
 
 
