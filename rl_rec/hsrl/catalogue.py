@@ -2,6 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from envs.errors import UserError
 from envs.simulator import World
@@ -10,8 +11,14 @@ from rl_rec.sids import folder
 from rl_rec.sids.codebook import Codebook, SidSettings, fit_codebook
 
 
-def catalogue_sids(world: World, settings: HSRLSettings) -> tuple[Codebook, NDArray[np.int32]]:
+def catalogue_sids(world: World, settings: HSRLSettings, live: Tensor) -> tuple[Codebook, NDArray[np.int32]]:
     """The codebook, and the tokens (N + 1, L) of the world's items, −1 for padding.
+
+    Args:
+        world: whose items.
+        settings: where the semantic IDs are, or how to build them.
+        live: (N + 1,) bool, the items that exist when training begins. A codebook that is built here is fitted
+            to them alone; the others get their nearest centres, as new items do.
 
     Raises:
         UserError: ``settings.sids`` is not a folder of semantic IDs, or one of another catalogue.
@@ -25,5 +32,12 @@ def catalogue_sids(world: World, settings: HSRLSettings) -> tuple[Codebook, NDAr
             )
         return sids.codebook, np.asarray(sids.table.tokens, np.int32)
     how = SidSettings(levels=settings.sid_levels, codebook_size=settings.sid_codebook)
-    codebook, tokens = fit_codebook(world.item_features[1:].cpu().numpy(), how)
-    return codebook, np.concatenate([np.full((1, tokens.shape[1]), -1, np.int32), tokens])
+    features, known = world.item_features.cpu().numpy(), live.cpu().numpy()
+    codebook, of_known = fit_codebook(features[known], how)
+    tokens = np.full((len(features), of_known.shape[1]), -1, np.int32)
+    tokens[known] = of_known
+    born_later = ~known
+    born_later[0] = False
+    if born_later.any():
+        tokens[born_later] = codebook.encode(features[born_later])
+    return codebook, tokens

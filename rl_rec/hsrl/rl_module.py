@@ -27,7 +27,7 @@ class HSRLModule(RecommenderModule):
 
     def make_networks(self, world: World, rules: WorldSettings) -> HSRLNetworks:
         """Networks for a world's features, history length and semantic IDs."""
-        codebook, tokens = catalogue_sids(world, self.settings)
+        codebook, tokens = catalogue_sids(world, self.settings, self.catalogue.live_at(0))
         self.register_buffer("sid_tokens", torch.from_numpy(tokens))
         self.register_buffer("sid_mean", torch.from_numpy(codebook.mean))
         self.register_buffer("sid_scale", torch.from_numpy(codebook.scale))
