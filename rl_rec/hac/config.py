@@ -63,7 +63,7 @@ class HACSettings(Settings):
     supervision_weight: float = Field(1.0, ge=0.0)
     """λ_b, weight of the cross-entropy of each slot's score against its response."""
 
-    actor_lr: float = Field(1e-3, gt=0.0)
+    actor_lr: float = Field(3e-3, gt=0.0)
     """Adam's step size for encoder, hyper-actor and item encoder. Differs from the paper (1e-4), which trains
     far longer; it falls to zero over the run (``lr_final``)."""
     critic_lr: float = Field(1e-3, gt=0.0)

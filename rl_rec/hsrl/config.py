@@ -38,8 +38,9 @@ class HSRLSettings(Settings):
     rank: Literal["score", "probability"] = "score"
     """By what the items that beam search finds are put in order: own score, or joint probability."""
 
-    gamma: float = Field(0.9, ge=0.0, lt=1.0)
-    """Discount γ."""
+    gamma: float = Field(0.0, ge=0.0, lt=1.0)
+    """Discount γ. Differs from the paper (0.9): what comes after is the same for all slots of a slate, and in
+    worlds where a user's tastes do not depend on what was shown it is noise to each of them."""
     credit: Literal["level", "aggregate"] = "level"
     """``level``: each level's advantage is y − V_{l−1}(c_{l−1}); ``aggregate``: one, y − V(s), for all."""
     credit_unit: Literal["slot", "slate"] = "slot"
@@ -54,7 +55,7 @@ class HSRLSettings(Settings):
     ratio_max: float = Field(1.0, gt=0.0)
     """Importance ratios are cut off above this; more learns more from tokens that have become likelier."""
 
-    policy_weight: float = Field(0.1, ge=0.0)
+    policy_weight: float = Field(0.3, ge=0.0)
     """Weight of the policy gradient."""
     entropy_weight: float = Field(0.01, ge=0.0)
     """β, weight of the mean entropy over valid tokens. Differs from the paper (0.1)."""
