@@ -44,7 +44,7 @@ class HSRLModule(RecommenderModule):
         """The exploring policy over these networks; ``noise`` ``None`` is greedy."""
         forbid = rules.repeats == "forbid"
         # A live set of its own: validation users may be served from another one than training users.
-        trie = self.trie.fork()
+        trie = self.trie.fork(world.device)
         return HSRLPolicy(self.networks, world.profiles, trie, world.slate_size, forbid, self.settings, noise)
 
     def forward_target(self, batch: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+_ONE = 2**24
+"""Fixed-point 1 of the feature sums: finer than float32, and far from int64's end."""
+
 
 class Children(NamedTuple):
     """Children of some nodes, padded to the widest."""
@@ -106,20 +109,25 @@ class Trie:
         self.version = 0
         self.count = [torch.zeros(len(first), device=device) for first in self.first]
         self.count.append(torch.zeros(items, device=device))
-        # Sums in float64: births and retirements are added and taken away for as long as a run goes on.
+        # Sums in fixed point: exact, whatever births and retirements led to a live set.
         self._sums = [
-            torch.zeros(len(count), 2 * features.shape[1], dtype=torch.float64, device=device)
+            torch.zeros(len(count), 2 * features.shape[1], dtype=torch.int64, device=device)
             for count in self.count[1:-1]
         ]
         everything = torch.ones_like(self.live)
         everything[0] = False
         self.set_live(everything)
 
-    def fork(self) -> "Trie":
-        """The same tree with a live set of its own; what cannot change is shared."""
+    def fork(self, device: torch.device | str | None = None) -> "Trie":
+        """The same tree with a live set of its own, on ``device``; what cannot change is shared if possible."""
+        device = self.features.device if device is None else device
         other = copy.copy(self)
-        other.count = [count.clone() for count in self.count]
-        other._sums = [sums.clone() for sums in self._sums]
+        for name in ("token", "first", "degree", "_offsets"):
+            setattr(other, name, [array.to(device) for array in getattr(self, name)])
+        for name in ("item", "bucket", "path", "features", "live"):
+            setattr(other, name, getattr(self, name).to(device))
+        other.count = [count.to(device, copy=True) for count in self.count]
+        other._sums = [sums.to(device, copy=True) for sums in self._sums]
         return other
 
     @property
@@ -140,7 +148,7 @@ class Trie:
             return
         sign = torch.where(live[changed], 1.0, -1.0)
         rows = self.features[changed].double()
-        rows = torch.cat([rows, rows * rows], dim=1) * sign[:, None].double()
+        rows = (torch.cat([rows, rows * rows], dim=1) * _ONE).round().long() * sign[:, None].long()
         self.count[0] += sign.sum()
         for level in range(1, self.levels + 2):
             node = self.path[changed, level - 1]
@@ -155,8 +163,7 @@ class Trie:
 
         ``level``: 1 … L. Zeros where no item is live.
         """
-        count = self.count[level][:, None]
-        sums = torch.where(count > 0, self._sums[level - 1] / count.clamp(min=1), 0.0)
+        sums = self._sums[level - 1].double() / _ONE / self.count[level].clamp(min=1)[:, None]
         mean, square = sums.chunk(2, dim=1)
         return mean.float(), (square - mean * mean).clamp(min=0).sqrt().float()
 
