@@ -61,7 +61,7 @@ def measure(
     return rounds
 
 
-def ratio(rounds: Mapping[str, Rounds], of: str, to: str, settings: BenchSettings) -> float:
+def ratio(rounds: Mapping[str, Rounds], of: str, to: str, settings: BenchSettings[Any]) -> float:
     """How many times faster ``of`` is than ``to``, a median; by CPU time on one thread, else by the wall."""
     on_cpu = settings.device == "cpu" and settings.threads == 1
     one, other = (rounds[name].per_cpu_s if on_cpu else rounds[name].per_s for name in (of, to))
@@ -96,7 +96,7 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def description(name: str, settings: BenchSettings) -> dict[str, Any]:
+def description(name: str, settings: BenchSettings[Any]) -> dict[str, Any]:
     """What was measured, where, and the memory it took."""
     gpu = settings.device.startswith("cuda")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, on macOS bytes

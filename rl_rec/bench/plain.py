@@ -5,17 +5,33 @@ one forward pass per loss. It runs on the very parameters of ``HACNetworks``, dr
 Glossary: B users, H history length, K slate size, N items, F item features, D width.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from envs.errors import UserError
 from envs.simulator import Observation, World
+from rl_rec.encoder import EncoderLayer, StateEncoder
 from rl_rec.hac.config import HACSettings
 from rl_rec.hac.networks import HACNetworks
 from rl_rec.policy import Decision
 from rl_rec.slates import mask_scores, sample_without_replacement, top_k
 from rl_rec.transitions import Transitions
+
+
+def encode(encoder: StateEncoder, world: World, user: Tensor, history: Tensor) -> Tensor:
+    """State (B, D) of users (B,) with histories (B, H): every layer over all positions."""
+    items = encoder.item(world.item_features[history.long()])  # (B, H, D)
+    profile = encoder.profile(world.profiles[user.long()])  # (B, D)
+    x = encoder.norm(torch.cat([items, profile[:, None]], dim=1) + encoder.position)
+    mask = encoder.attention_mask(encoder.padding_mask(history))  # (B, 1, T, T)
+    heads = cast(EncoderLayer, encoder.layers[0]).heads
+    mask = mask.expand(-1, heads, -1, -1).flatten(0, 1)
+    for layer in encoder.layers:
+        x = layer(x, src_mask=mask)
+    return cast(Tensor, x[:, -1])
 
 
 class PlainHAC:
@@ -42,15 +58,7 @@ class PlainHAC:
 
     def state(self, networks: HACNetworks, user: Tensor, history: Tensor) -> Tensor:
         """State (B, D) of users (B,) with histories (B, H)."""
-        encoder, features = networks.encoder, self.world.item_features
-        items = encoder.item(features[history.long()])  # (B, H, D)
-        profile = encoder.profile(self.world.profiles[user.long()])  # (B, D)
-        x = encoder.norm(torch.cat([items, profile[:, None]], dim=1) + encoder.position)
-        mask = encoder.attention_mask(encoder.padding_mask(history))  # (B, 1, T, T)
-        mask = mask.expand(-1, self.settings.encoder.heads, -1, -1).flatten(0, 1)
-        for layer in encoder.layers:
-            x = layer(x, src_mask=mask)
-        return x[:, -1]
+        return encode(networks.encoder, self.world, user, history)
 
     def phi(self, networks: HACNetworks, items: Tensor) -> Tensor:
         """φ(x_i) of items (...): (..., D)."""

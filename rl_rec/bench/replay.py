@@ -12,7 +12,7 @@ from rl_rec.bench.world import random_world
 from rl_rec.replay import Replay
 
 
-def bench_replay(settings: BenchSettings, progress: Progress) -> dict[str, Any]:
+def bench_replay(settings: BenchSettings[Any], progress: Progress) -> dict[str, Any]:
     """Rows per second added (B at a time) and sampled (a batch at a time), and the bytes of a row."""
     world = random_world(settings.world, settings.seed, settings.device)
     rows = rollout(settings, world).collect(1)

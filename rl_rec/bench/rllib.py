@@ -4,10 +4,11 @@ from typing import Any
 
 from envs.env_config import ENV_ID
 from envs.simulator import World
-from rl_rec.bench.settings import BenchSettings
+from rl_rec.agents import find_agent
+from rl_rec.bench.settings import BenchSettings, agent_name
 
 
-def env_runner(settings: BenchSettings, world: World) -> Any:
+def env_runner(settings: BenchSettings[Any], world: World) -> Any:
     """The batched env runner on ``world``, in this process."""
     from rl_rec.env_runner import BatchedEnvRunner
 
@@ -17,7 +18,7 @@ def env_runner(settings: BenchSettings, world: World) -> Any:
 class Training:
     """RLlib's whole algorithm on ``world``: local, without evaluation, an iteration a round."""
 
-    def __init__(self, settings: BenchSettings, world: World, fragments: int) -> None:
+    def __init__(self, settings: BenchSettings[Any], world: World, fragments: int) -> None:
         """Each ``run`` is one iteration of ``fragments`` fragments."""
         self._units = fragments * settings.fragment * settings.users
         self.algorithm = _config(settings, world, self._units).build_algo()
@@ -32,12 +33,11 @@ class Training:
         self.algorithm.stop()
 
 
-def _config(settings: BenchSettings, world: World, report_every: int) -> Any:
-    from rl_rec.hac.algorithm import HACConfig
-    from rl_rec.hac.config import HACSettings
-    from rl_rec.train_settings import EvaluationSettings, ReplaySettings, RolloutSettings, TrainSettings
+def _config(settings: BenchSettings[Any], world: World, report_every: int) -> Any:
+    from rl_rec.train_settings import EvaluationSettings, ReplaySettings, RolloutSettings
 
-    train = TrainSettings[HACSettings](
+    algorithm = find_agent(agent_name(settings))
+    train = algorithm.train_settings(
         steps=10**9,
         seed=settings.seed,
         device=settings.device,
@@ -51,9 +51,8 @@ def _config(settings: BenchSettings, world: World, report_every: int) -> Any:
             learning_starts=0,
         ),
         evaluation=EvaluationSettings(every=0),
-        agent=settings.agent,
-    )
-    config = HACConfig()
+    ).model_copy(update={"agent": settings.agent})
+    config = algorithm.rllib_config()
     config.settings = train.model_dump(mode="json")
     config.environment(ENV_ID, env_config={"world": world})
     return config.env_runners(num_env_runners=0).learners(num_gpus_per_learner=_gpus(settings.device))

@@ -17,7 +17,7 @@ SLATES = 8
 """Different slates prepared for every user, so that none has to be chosen while the clock runs."""
 
 
-def bench_simulator(settings: BenchSettings, progress: Progress) -> dict[str, Any]:
+def bench_simulator(settings: BenchSettings[Any], progress: Progress) -> dict[str, Any]:
     """User-steps per second on random slates, and each part's share, timed on its own in the same rounds."""
     world = random_world(settings.world, settings.seed, settings.device)
     simulator = Simulator(world, settings.world_rules(), settings.users, settings.seed)

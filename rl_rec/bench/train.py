@@ -1,7 +1,6 @@
 """Throughput of training without RLlib: the fast loop beside the plain one, and RLlib's whole algorithm."""
 
 import abc
-import copy
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -16,10 +15,8 @@ from envs.randomness import stream_seed
 from envs.simulator import Observation, Simulator, World
 from rl_rec.bench import agent
 from rl_rec.bench.measure import Clock, Split, description, measure, ratio
-from rl_rec.bench.plain import PlainHAC
-from rl_rec.bench.settings import BenchSettings
+from rl_rec.bench.settings import BenchSettings, agent_name, bench_settings
 from rl_rec.bench.world import random_world
-from rl_rec.hac.losses import losses, predict
 from rl_rec.policy import Decision, Policy
 from rl_rec.replay import Replay
 from rl_rec.rollout import Rollout
@@ -30,20 +27,18 @@ WARM_UP_BATCHES = 4
 
 
 class TrainingLoop(abc.ABC):
-    """Collect a fragment, store it, make the updates owed."""
+    """Collect a fragment, store it, make the updates owed; of any algorithm."""
 
-    def __init__(self, settings: BenchSettings, world: World) -> None:
-        """Make networks and simulator, and fill the replay for a start.
+    def __init__(self, settings: BenchSettings[Any], world: World) -> None:
+        """Make agent and simulator, and fill the replay for a start.
 
         Raises:
-            UserError: a catalogue that is not whole, which the plain version does not spell out.
+            UserError: what the plain version does not spell out.
         """
         if not Catalogue.of(world, settings.rules).always_all:
             raise UserError("the plain loop knows whole catalogues only: leave rules.catalogue as it is")
-        self.settings, self.world, self.agent = settings, world, settings.agent
-        self.forbid = settings.rules.repeats == "forbid"
-        self.networks = agent.networks(settings, world)
-        self.targets = copy.deepcopy(self.networks).requires_grad_(False)
+        self.settings, self.agent = settings, agent.make(settings, world)
+        self.networks, self.targets = self.agent.networks, self.agent.targets
         simulator = Simulator(world, settings.world_rules(), settings.users, settings.seed)
         self.rollout = Rollout(simulator, self.policy())
         self.replay = Replay(settings.capacity, stream_seed(settings.seed, 5), world.device)
@@ -108,8 +103,8 @@ class FastLoop(TrainingLoop):
     """What the RLlib Learner does, without RLlib."""
 
     def policy(self) -> Policy:
-        """HAC's own."""
-        self.actor = agent.policy(self.settings, self.world, self.networks)
+        """The algorithm's own."""
+        self.actor = self.agent.policy()
         return self.actor
 
     def weights_changed(self) -> None:
@@ -122,55 +117,43 @@ class FastLoop(TrainingLoop):
             list(self.targets.parameters()),
             list(self.networks.parameters()),
         )
-        actor, critic = self.networks.policy_parameters(), self.networks.critic.parameters()
-        return [
-            torch.optim.Adam(actor, lr=self.agent.actor_lr, fused=True),
-            torch.optim.Adam(critic, lr=self.agent.critic_lr, fused=True),
-        ]
+        return _adam(self, fused=True)
 
     def backward(self, batch: Transitions) -> None:
         """One shared forward pass and one backward pass."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        world = self.world
-        predictions = predict(
-            self.networks, self.targets, batch, world.profiles, world.item_features, self.forbid, self.agent
-        )
-        torch.stack(list(losses(predictions, batch, self.agent).values())).sum().backward()
+        self.agent.loss(batch).backward()
 
     def move_targets(self) -> None:
         """All at once."""
         targets, networks = self._followed
-        torch._foreach_lerp_(targets, networks, self.agent.tau)
+        torch._foreach_lerp_(targets, networks, self.settings.agent.tau)
 
 
 class PlainLoop(TrainingLoop):
-    """The same training, written plainly; see :mod:`rl_rec.bench.plain`."""
+    """The same training, written plainly; see :mod:`rl_rec.bench.plain` and ``plain_hsrl``."""
 
     def policy(self) -> Policy:
         """The plain agent, on this loop's networks."""
-        noise = torch.Generator(self.world.device).manual_seed(stream_seed(self.settings.seed, 4))
-        self.plain = PlainHAC(self.world, self.agent, self.forbid, noise)
+        self.plain: Any = self.agent.plain()
         return _PlainPolicy(self)
 
     def make_optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam as it comes."""
-        return [
-            torch.optim.Adam(self.networks.policy_parameters(), lr=self.agent.actor_lr),
-            torch.optim.Adam(self.networks.critic.parameters(), lr=self.agent.critic_lr),
-        ]
+        return _adam(self)
 
     def weights_changed(self) -> None:
         """Nothing is kept between steps."""
 
     def backward(self, batch: Transitions) -> None:
-        """Four passes."""
+        """A pass per loss."""
         self.plain.backward(self.networks, self.targets, batch)
 
     def move_targets(self) -> None:
         """One parameter at a time."""
         for target, parameter in zip(self.targets.parameters(), self.networks.parameters(), strict=True):
-            target.lerp_(parameter, self.agent.tau)
+            target.lerp_(parameter, self.settings.agent.tau)
 
 
 class _PlainPolicy:
@@ -178,12 +161,25 @@ class _PlainPolicy:
         self._loop = loop
 
     def act(self, observation: Observation) -> Decision:
-        return self._loop.plain.act(self._loop.networks, observation)
+        decision: Decision = self._loop.plain.act(self._loop.networks, observation)
+        return decision
 
 
-def bench_train(settings: BenchSettings, with_ray: bool, progress: Progress) -> dict[str, Any]:
-    """User-steps per second of the fast loop, beside the plain one and, if asked for, RLlib's algorithm."""
+def _adam(loop: TrainingLoop, fused: bool | None = None) -> list[torch.optim.Optimizer]:
+    rates = loop.settings.agent
+    return [
+        torch.optim.Adam(loop.networks.policy_parameters(), lr=rates.actor_lr, fused=fused),
+        torch.optim.Adam(loop.networks.critic.parameters(), lr=rates.critic_lr, fused=fused),
+    ]
+
+
+def bench_train(settings: BenchSettings[Any], with_ray: bool, progress: Progress) -> dict[str, Any]:
+    """User-steps per second of the fast loop, beside the plain one and, if asked for, RLlib's algorithm.
+
+    HSRL is measured beside HAC's fast loop too, of the same encoder.
+    """
     world = random_world(settings.world, settings.seed, settings.device)
+    name = agent_name(settings)
     fast, plain = FastLoop(settings, world), PlainLoop(settings, world)
     difference = gradient_difference(fast, plain)
     fragments = -(-settings.steps // settings.fragment)
@@ -191,6 +187,9 @@ def bench_train(settings: BenchSettings, with_ray: bool, progress: Progress) -> 
         "fast": lambda: fast.run(fragments),
         "plain": lambda: plain.run(fragments),
     }
+    if name != "hac":
+        beside = FastLoop(_as_hac(settings), world)
+        variants["hac"] = lambda: beside.run(fragments)
     if with_ray:
         from rl_rec.bench.rllib import Training
 
@@ -201,6 +200,7 @@ def bench_train(settings: BenchSettings, with_ray: bool, progress: Progress) -> 
     fast.run(fragments, clock)
     result = {
         **description("train", settings),
+        "agent": name,
         **rounds["fast"].summary(),
         "fragment": settings.fragment,
         "batch_size": settings.batch_size,
@@ -212,11 +212,22 @@ def bench_train(settings: BenchSettings, with_ray: bool, progress: Progress) -> 
         "fast_to_plain": ratio(rounds, "fast", "plain", settings),
         "time_split": clock.shares(),
     }
+    if name != "hac":
+        result["hac"] = rounds["hac"].summary()
+        result[f"{name}_to_hac"] = ratio(rounds, "hac", "fast", settings)  # of time per user-step
     if with_ray:
         result["rllib"] = rounds["rllib"].summary()
         result["rllib_to_fast"] = ratio(rounds, "rllib", "fast", settings)
         trained.stop()
     return result
+
+
+def _as_hac(settings: BenchSettings[Any]) -> BenchSettings[Any]:
+    """HAC in the same world, with the same encoder."""
+    values = {name: getattr(settings, name) for name in type(settings).model_fields if name != "agent"}
+    made = bench_settings("hac", **values)
+    agent_settings = made.agent.model_copy(update={"encoder": settings.agent.encoder})
+    return made.model_copy(update={"agent": agent_settings})
 
 
 def gradient_difference(fast: FastLoop, plain: PlainLoop) -> float:

@@ -66,6 +66,15 @@ def _measured(users: int, steps: int) -> Callable[[CommandT], CommandT]:
     return decorate
 
 
+agent_option = click.option(
+    "--agent",
+    type=click.Choice(["hac", "hsrl"]),
+    default="hac",
+    show_default=True,
+    help="The algorithm; --set agent... changes its settings.",
+)
+
+
 @click.group(epilog="Example: rl-rec bench train --users 32 --repeats 9")
 def bench() -> None:
     """Measure throughput and latency on this machine.
@@ -86,9 +95,10 @@ def simulator(**options: Any) -> None:
 
 @bench.command(epilog="Example: rl-rec bench rollout --users 256 --with-ray")
 @_measured(users=32, steps=40)
+@agent_option
 @with_ray_option
 def rollout(with_ray: bool, **options: Any) -> None:
-    """Serve users with HAC's exploring policy: the bare loop, and RLlib's env runner beside it."""
+    """Serve users with an agent's exploring policy: the bare loop, and RLlib's env runner beside it."""
     from rl_rec.bench.rollout import bench_rollout
 
     _run(lambda settings, progress: bench_rollout(settings, with_ray, progress), options)
@@ -105,12 +115,14 @@ def replay(**options: Any) -> None:
 
 @bench.command(epilog="Example: rl-rec bench train --with-ray --set agent.encoder.dim=64")
 @_measured(users=32, steps=20)
+@agent_option
 @with_ray_option
 def train(with_ray: bool, **options: Any) -> None:
-    """Train HAC: the fast loop beside a plain one with the same gradients, and RLlib's algorithm.
+    """Train an agent: the fast loop beside a plain one with the same gradients, and RLlib's algorithm.
 
-    The plain loop (every layer over all positions, a pass per loss, features gathered and projected) is the
-    check of exactness and the denominator of the ratio.
+    The plain loop (every layer over all positions, a pass per loss, features gathered and projected, for HSRL
+    the whole tree walked) is the check of exactness and the denominator of the ratio. HSRL is measured beside
+    HAC's fast loop as well.
     """
     from rl_rec.bench.train import bench_train
 
@@ -143,10 +155,10 @@ def sids(assignments: tuple[str, ...], seed: int | None, as_json: bool, **sizes:
 def _run(measure: Callable[..., dict[str, Any]], options: dict[str, Any]) -> None:
     import torch
 
-    from rl_rec.bench.settings import BenchSettings
+    from rl_rec.bench.settings import bench_settings
 
     as_json, assignments, seed = (options.pop(name) for name in ("as_json", "assignments", "seed"))
-    settings = overridden(BenchSettings(**options), assignments, seed)
+    settings = overridden(bench_settings(**options), assignments, seed)
     torch.set_num_threads(settings.threads)
     with reporting("measuring") as progress:
         result = measure(settings, progress)
