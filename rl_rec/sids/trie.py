@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_ONE = 2**24
-"""Fixed-point 1 of the feature sums: finer than float32, and far from int64's end."""
+_ONE = 2**18
+"""Fixed-point 1 of the feature sums: fine enough for standardised features (4e-6), and millions of their squares
+stay far from int64's end."""
 
 
 class Children(NamedTuple):
@@ -147,8 +148,8 @@ class Trie:
         if not len(changed):
             return
         sign = torch.where(live[changed], 1.0, -1.0)
-        rows = self.features[changed].double()
-        rows = (torch.cat([rows, rows * rows], dim=1) * _ONE).round().long() * sign[:, None].long()
+        rows = (self.features[changed].double() * _ONE).round().long()
+        rows = torch.cat([rows, rows * rows], dim=1) * sign[:, None].long()
         self.count[0] += sign.sum()
         for level in range(1, self.levels + 2):
             node = self.path[changed, level - 1]
@@ -163,9 +164,9 @@ class Trie:
 
         ``level``: 1 … L. Zeros where no item is live.
         """
-        sums = self._sums[level - 1].double() / _ONE / self.count[level].clamp(min=1)[:, None]
-        mean, square = sums.chunk(2, dim=1)
-        return mean.float(), (square - mean * mean).clamp(min=0).sqrt().float()
+        total, squares = (self._sums[level - 1].double() / self.count[level].clamp(min=1)[:, None]).chunk(2, 1)
+        deviation = (squares - total * total).clamp(min=0).sqrt()
+        return (total / _ONE).float(), (deviation / _ONE).float()
 
     def children(self, level: int, node: Tensor) -> Children:
         """Children of nodes of ``level`` (0 … L), in their order: (...) → (..., C_l)."""
