@@ -26,9 +26,9 @@ class HSRLSettings(Settings):
     """Hidden units of the item encoder φ and of the nodes' ψ beside their linear parts; 0 makes them linear."""
     critic_hidden: tuple[Annotated[int, Field(ge=1)], ...] = (64,)
     """Units of the hidden layers of each level's critic, first to last; on the command line ``128,64``."""
-    context: Literal["sampled", "expected", "none"] = "sampled"
+    context: Literal["sampled", "expected", "state"] = "sampled"
     """What a level sees of the levels above: the chosen tokens' residuals; the expectation over tokens (the
-    published code); or nothing but the state (−HPN)."""
+    published code); or the state alone (−HPN)."""
     node_scores: bool = True
     """Score nodes by the features below them too; off: one head per level for all prefixes (the paper's)."""
     temperature: float = Field(0.3, gt=0.0)
@@ -49,7 +49,7 @@ class HSRLSettings(Settings):
     """Off: one critic on the state (−MLC)."""
     level_value_weight: float = Field(1.0, ge=0.0)
     """Weight of each level's own regression on y. The paper trains the weighted sum alone (0)."""
-    exclusions: Literal["slots", "history", "none"] = "slots"
+    exclusions: Literal["slots", "history", "off"] = "slots"
     """What the normaliser of a slot's probability leaves out: items that may not be shown and the slots before
     it; the former only; or nothing."""
     ratio_max: float = Field(1.0, gt=0.0)

@@ -77,7 +77,7 @@ def predict(
         tables,
         trie,
         slate,
-        batch.history.long() if forbid_repeats and settings.exclusions != "none" else None,
+        batch.history.long() if forbid_repeats and settings.exclusions != "off" else None,
         None if batch.candidates is None else batch.candidates.long(),
         earlier_slots=settings.exclusions == "slots",
     )

@@ -191,7 +191,7 @@ class HierarchicalPolicy(nn.Module):
         self, tables: Tables, trie: Trie, level: int, context: Tensor, node: Tensor, expansion: Expansion
     ) -> Tensor:
         """c_level from c_{level−1} (B, P, D), for the chosen nodes (B, P) of ``level`` (1 … L)."""
-        if self.context == "none":
+        if self.context == "state":
             return context
         embedding = tables.embedding[level]  # (V, D)
         if self.context == "sampled":

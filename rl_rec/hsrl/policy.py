@@ -91,8 +91,8 @@ class HSRLPolicy:
             )
         if noise is None:
             return slate, None
-        if self.settings.exclusions == "none" and candidates is None:
-            excluded = followed = None
+        if self.settings.exclusions == "off":
+            excluded, followed = None, None if candidates is None else followed
         slots = slate_log_probs(
             policy,
             state,
