@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from rl_rec.hsrl.networks import HierarchicalPolicy, MultiLevelCritic, affinity
+from rl_rec.hsrl.networks import HierarchicalPolicy, MultiLevelCritic
 
 CONTEXTS = ["sampled", "expected", "state"]
 RETIRED = torch.tensor([4, 7, 8, 11])
@@ -137,30 +137,43 @@ def test_heads_begin_near_uniform_over_what_is_below(make_agent):
 # --- two ways to the same numbers ---------------------------------------------------------------------
 
 
-def test_affinity_is_the_same_by_one_matmul_and_by_gathering():
+@pytest.mark.parametrize("level", range(3))
+@pytest.mark.parametrize("learning", [True, False])
+def test_children_are_scored_the_same_by_one_matmul_and_by_gathering(make_agent, level, learning):
+    """Sixteen parents at once need more scores than there are nodes below; one parent needs fewer."""
+    agent = make_agent(items=30, sizes=(3, 3))
     generator = torch.Generator().manual_seed(0)
-    values = [torch.randn(*shape, generator=generator) for shape in ((3, 4), (10, 4), (10,))]
-    node = torch.randint(10, (3, 4, 5), generator=generator)
-    up = torch.randn(3, 4, 5, generator=generator)
-    assert node[0].numel() >= 10 > node[0, :1].numel()  # dense with all paths, gathered with one
+    node = torch.randint(agent.trie.nodes(level), (2, 16), generator=generator)
+    context, up = torch.randn(2, 16, 4, generator=generator), None
     results = []
-    for paths in (4, 1):
-        given = [value.clone().requires_grad_() for value in values]
-        parts = [affinity(*given, part) for part in node.split(paths, dim=1)]
-        result = torch.cat(parts, dim=1)
-        (result * up).sum().backward()
-        results.append([result, *(value.grad for value in given)])
-    query, phi, bias = values
-    expected = torch.einsum("bd,bpcd->bpc", query, phi[node]) + bias[node]
-    torch.testing.assert_close(results[0][0], expected)
+    for paths in (16, 1):
+        agent.networks.zero_grad()
+        with torch.set_grad_enabled(learning):
+            state, tables = users(agent)
+            parts = [
+                agent.networks.policy.expand(state, tables, agent.trie, level, n, c)
+                for n, c in zip(node.split(paths, dim=1), context.split(paths, dim=1), strict=True)
+            ]
+            log_prob = torch.cat([part.log_prob for part in parts], dim=1)
+            log_prob = log_prob.masked_fill(~torch.cat([part.valid for part in parts], dim=1), 0.0)
+        up = torch.randn(log_prob.shape, generator=generator) if up is None else up
+        if learning:
+            (log_prob * up).sum().backward()
+        gradients = [p.grad for p in agent.networks.policy.parameters() if p.grad is not None]
+        results.append([log_prob, *gradients])
+    assert len(results[0]) == len(results[1]) and (len(results[0]) > 5) == learning
     for dense, gathered in zip(*results, strict=True):
-        torch.testing.assert_close(dense, gathered)
+        torch.testing.assert_close(dense, gathered, atol=1e-4, rtol=1e-4)
 
 
-def test_affinity_makes_nothing_of_size_users_by_nodes_where_few_are_asked_for(largest_tensor):
-    query, phi, bias = torch.ones(50, 2), torch.ones(1000, 2), torch.ones(1000)
-    node = torch.zeros(50, 3, 4, dtype=torch.int64)
-    assert largest_tensor(lambda: affinity(query, phi, bias, node)) <= 50 * 12 * 2
+def test_nothing_is_of_size_users_by_items_where_few_are_asked_for(make_agent, largest_tensor):
+    tokens = [[item // 4] for item in range(1000)]
+    agent, rows = make_agent(items=1000, sizes=(250,), tokens=tokens), 200
+    history, node = torch.zeros(rows, 5, dtype=torch.int64), torch.zeros(rows, 3, dtype=torch.int64)
+    with torch.no_grad():
+        state, tables = agent.encode(torch.zeros(rows, dtype=torch.int64), history)
+        given = (state, tables, agent.trie, 1, node, state.s[:, None])
+        assert largest_tensor(lambda: agent.networks.policy.expand(*given)) < rows * 1000 / 10
 
 
 @pytest.mark.parametrize("retired", [False, True])
