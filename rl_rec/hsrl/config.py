@@ -66,7 +66,7 @@ class HSRLSettings(Settings):
     consistency_weight: float = Field(1.0, ge=0.0)
     """Weight of the loss that keeps nodes in proportion to the items below them."""
 
-    actor_lr: float = Field(3e-3, gt=0.0)
+    actor_lr: float = Field(5e-3, gt=0.0)
     """Adam's step size for encoder, policy and item encoder; it falls to zero over the run (``lr_final``)."""
     critic_lr: float = Field(1e-3, gt=0.0)
     """Adam's step size for the critics and ω."""
