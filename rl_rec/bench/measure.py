@@ -64,8 +64,15 @@ def measure(
 def ratio(rounds: Mapping[str, Rounds], of: str, to: str, settings: BenchSettings[Any]) -> float:
     """How many times faster ``of`` is than ``to``, a median; by CPU time on one thread, else by the wall."""
     on_cpu = settings.device == "cpu" and settings.threads == 1
-    one, other = (rounds[name].per_cpu_s if on_cpu else rounds[name].per_s for name in (of, to))
-    return statistics.median(a / b for a, b in zip(one, other, strict=True))
+    return median_ratio(rounds[of], rounds[to], on_cpu)
+
+
+def median_ratio(one: Rounds, other: Rounds, on_cpu: bool) -> float:
+    """How many times faster ``one`` is than ``other``, a median over the rounds."""
+    pairs = (
+        zip(one.per_cpu_s, other.per_cpu_s, strict=True) if on_cpu else zip(one.per_s, other.per_s, strict=True)
+    )
+    return statistics.median(a / b for a, b in pairs)
 
 
 class Split:

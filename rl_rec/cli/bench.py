@@ -152,6 +152,34 @@ def sids(assignments: tuple[str, ...], seed: int | None, as_json: bool, **sizes:
     emit(result, as_json, sids_table)
 
 
+@bench.command(epilog="Example: rl-rec bench decode --items 1000,100000,10000000 --set paddings=fixed")
+@click.option(
+    "--items", default=None, metavar="N,N,...", help="Catalogue sizes; 1,000 to 10 million by default."
+)
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of torch.")
+@click.option(
+    "--repeats", type=click.IntRange(1), default=7, show_default=True, help="Rounds; medians are reported."
+)
+@set_option
+@seed_option
+@json_option
+def decode(
+    items: str | None, assignments: tuple[str, ...], seed: int | None, as_json: bool, **sizes: int
+) -> None:
+    """Choose slates for given states from catalogues of any size: HSRL's tree beside HAC's scores.
+
+    Semantic IDs are random, 3 x 256 by default. Each catalogue has a process of its own; 10 million items need
+    about 12 GB of memory.
+    """
+    from rl_rec.bench.decode import DecodeSettings, bench_decode, decode_table
+
+    chosen = [*assignments, *([f"items={items}"] if items is not None else [])]
+    settings = overridden(DecodeSettings(**sizes), chosen, seed)
+    with reporting("measuring") as progress:
+        result = bench_decode(settings, progress)
+    emit(result, as_json, decode_table)
+
+
 def _run(measure: Callable[..., dict[str, Any]], options: dict[str, Any]) -> None:
     import torch
 

@@ -4,7 +4,7 @@ Glossary: B users, P paths, K slate size, N items, D width, F item features, L l
 M_l nodes of level l, C children.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple, cast
 
@@ -21,6 +21,12 @@ CLOSED = -1e9
 """Logit of a child that does not exist or has no live item: finite, so that a node without any stays finite."""
 
 
+_BLOCK = 1 << 18
+"""Floats of the table's rows that are gathered at a time."""
+_ROWS = 1 << 17
+"""Rows of a table that are made at a time."""
+
+
 class Tables(NamedTuple):
     """What one set of weights makes of the catalogue: computed once per update, then gathered.
 
@@ -29,12 +35,10 @@ class Tables(NamedTuple):
 
     history: Tensor
     """(N + 1, D) history tokens W·features."""
-    phi: list[Tensor]
-    """Levels 1 … L + 1: (M_l, D) φ(mean features of the node's live items)."""
-    bias: list[Tensor]
-    """Levels 1 … L + 1: (M_l,) learned score of the mean, and log of the live items below."""
-    psi: list[Tensor]
-    """Levels 1 … L: (M_l, D) ψ(mean and deviation of the features): what the mean hides."""
+    rows: list[Tensor]
+    """What a query meets, side by side, so that a node is gathered once. Levels 1 … L: (M_l, 2D + 1)
+    φ(mean features of the node's live items), ψ(mean and deviation: what the mean hides), and a bias, the
+    learned score of the mean plus the log of the live items below. Level L + 1: (N, D + 1) φ(x_i), score."""
     many: list[Tensor]
     """Levels 1 … L: (M_l,) 1 − 1 / live items: nothing is hidden in a node of one item."""
     embedding: list[Tensor]
@@ -44,7 +48,12 @@ class Tables(NamedTuple):
 
     def without_items(self) -> "Tables":
         """The same numbers, no gradient to what items are scored with."""
-        return self._replace(phi=[phi.detach() for phi in self.phi], bias=[bias.detach() for bias in self.bias])
+        dim = self.history.shape[1]
+        inner = [
+            torch.cat([rows[:, :dim].detach(), rows[:, dim:-1], rows[:, -1:].detach()], dim=1)
+            for rows in self.rows[1:-1]
+        ]
+        return self._replace(rows=[self.rows[0], *inner, self.rows[-1].detach()])
 
 
 class State(NamedTuple):
@@ -143,22 +152,35 @@ class HierarchicalPolicy(nn.Module):
     def tables(self, trie: Trie) -> Tables:
         """Tables of the current weights and the live catalogue."""
         unused = trie.features.new_zeros(0)
-        phi, bias, psi, many, embedding, weight = ([unused] for _ in range(6))
+        rows, many, embedding, weight = ([unused] for _ in range(4))
         for level in range(1, self.levels + 1):
-            mean, deviation = trie.moments(level)
             count = trie.count[level].clamp(min=1)
-            phi.append(self.item_encoder.embed(mean) / self.temperature)
-            bias.append(self.item_score(phi[-1]).squeeze(-1) + count.log())
             many.append(1 - 1 / count)
-            hidden = self.node_encoder.embed(torch.cat([mean, deviation], dim=1))
-            psi.append(many[-1][:, None] * hidden / self.temperature)
-            if not self.node_scores:
-                phi[-1], psi[-1], bias[-1] = phi[-1] * 0, psi[-1] * 0, count.log()
+            rows.append(self._node_rows(*trie.moments(level), many[-1], count.log()))
             embedding.append(self.free[level - 1] + self.centre_maps[level - 1](self._centres(level)))
             weight.append((cast(nn.Linear, self.heads[level - 1]).weight + embedding[-1]) / self.temperature)
-        phi.append(self.item_encoder.embed(trie.features[trie.item]) / self.temperature)
-        bias.append(self.item_score(phi[-1]).squeeze(-1))
-        return Tables(self.encoder.item_tokens(trie.features), phi, bias, psi, many, embedding, weight)
+        rows.append(self._leaf_rows(trie.features, trie.item))
+        return Tables(self.encoder.item_tokens(trie.features), rows, many, embedding, weight)
+
+    def _node_rows(self, mean: Tensor, deviation: Tensor, many: Tensor, log_count: Tensor) -> Tensor:
+        if not self.node_scores:
+            blank = log_count.new_zeros(len(log_count), 2 * self.mu.out_features)
+            return torch.cat([blank, log_count[:, None]], dim=1)
+
+        def made(part: slice) -> Tensor:
+            phi = self.item_encoder.embed(mean[part]) / self.temperature
+            psi = self.node_encoder.embed(torch.cat([mean[part], deviation[part]], dim=1)) / self.temperature
+            bias = self.item_score(phi) + log_count[part, None]
+            return torch.cat([phi, many[part, None] * psi, bias], dim=1)
+
+        return _in_blocks(made, len(mean))
+
+    def _leaf_rows(self, features: Tensor, item: Tensor) -> Tensor:
+        def made(part: slice) -> Tensor:
+            phi = self.item_encoder.embed(features[item[part]]) / self.temperature
+            return torch.cat([phi, self.item_score(phi)], dim=1)
+
+        return _in_blocks(made, len(item))
 
     def state(
         self, tables: Tables, profile: Tensor, history: Tensor, noise: torch.Generator | None = None
@@ -177,13 +199,12 @@ class HierarchicalPolicy(nn.Module):
         child, valid = trie.children(level, node)  # (B, P, C)
         below = level + 1
         if level == self.levels:
-            logit = affinity(state.mu, tables.phi[below], tables.bias[below], child)
+            logit = affinity(_with_one(state.mu), tables.rows[below], child, trie.most(below))
         else:
-            query = torch.cat([state.mu, state.nu], dim=1)  # (B, 2D)
-            items = torch.cat([tables.phi[below], tables.psi[below]], dim=1)  # (M, 2D)
+            query = _with_one(state.mu, state.nu)  # (B, 2D + 1)
             token = F.linear(context, tables.weight[below], self._bias(below))  # (B, P, V)
             hidden = token.gather(2, trie.token[below][child]) * tables.many[below][child]
-            logit = affinity(query, items, tables.bias[below], child) + hidden
+            logit = affinity(query, tables.rows[below], child, trie.most(below)) + hidden
         logit = logit.masked_fill(~valid, CLOSED)
         return Expansion(child, valid, logit, logit.log_softmax(dim=-1))
 
@@ -231,12 +252,12 @@ class HierarchicalPolicy(nn.Module):
         self, state: State, tables: Tables, trie: Trie, bucket: Tensor, leaf: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Scores and log π of leaves (B, P) within their buckets (B, P)."""
-        phi, bias = tables.phi[-1], tables.bias[-1]
-        if len(phi) > bucket.shape[1] * trie.widths[-1]:
+        rows = tables.rows[-1]
+        if len(rows) > bucket.shape[1] * trie.widths[-1]:
             expansion = self.expand(state, tables, trie, self.levels, bucket, state.s[:, None])
             place = leaf - trie.first[self.levels][bucket]
             return _pick(expansion.logit, place), _pick(expansion.log_prob, place)
-        scores = torch.addmm(bias, state.mu, phi.T)  # (B, N): all buckets at once, the smaller way
+        scores = _with_one(state.mu) @ rows.T  # (B, N): all buckets at once, the smaller way
         shift = scores.detach().amax(dim=1, keepdim=True)
         weight = (scores - shift).exp() * trie.live[trie.item]
         total = weight.new_zeros(len(scores), trie.nodes(self.levels)).index_add(1, trie.bucket, weight)
@@ -251,16 +272,45 @@ class HierarchicalPolicy(nn.Module):
         return cast(nn.Linear, self.heads[level - 1]).bias / self.temperature
 
 
-def affinity(query: Tensor, phi: Tensor, bias: Tensor, node: Tensor) -> Tensor:
-    """query·φ + bias of gathered nodes: (B, D), (M, D), (M,), (B, P, C) → (B, P, C).
+def affinity(query: Tensor, rows: Tensor, node: Tensor, most: int) -> Tensor:
+    """Queries times the rows of nodes: (B, D'), (M, D'), (B, P, C) → (B, P, C).
 
-    By one matmul over all nodes, then gathered, where that is the smaller way; else nothing of size (B, M).
+    By one matmul over all nodes, then gathered, where that is the smaller way (``most``: M at most); else
+    nothing of size (B, M), and without gradients only a block of gathered rows at a time (it stays in cache).
     """
     flat = node.flatten(1)
-    if len(phi) <= flat.shape[1]:
-        return torch.addmm(bias, query, phi.T).gather(1, flat).view_as(node)
-    gathered = torch.bmm(F.embedding(flat, phi), query[:, :, None]).squeeze(-1)
-    return (gathered + bias[flat]).view_as(node)
+    users, width = flat.shape[0], rows.shape[1]
+    if most <= flat.shape[1]:
+        return (query @ rows.T).gather(1, flat).view_as(node)
+    step = max(1, _BLOCK // (flat.shape[1] * width))
+    if torch.is_grad_enabled() or users <= step:
+        return torch.bmm(F.embedding(flat, rows), query[:, :, None]).view_as(node)
+    product = query.new_empty(*flat.shape, 1)
+    gathered = query.new_empty(step * flat.shape[1], width)
+    for begin in range(0, users, step):
+        part = slice(begin, min(begin + step, users))
+        index = flat[part].flatten()
+        block = torch.index_select(rows, 0, index, out=gathered[: len(index)])
+        torch.bmm(block.view(-1, flat.shape[1], width), query[part, :, None], out=product[part])
+    return product.view_as(node)
+
+
+def _with_one(*queries: Tensor) -> Tensor:
+    """Queries (B, D) side by side, and the 1 that meets the bias."""
+    return torch.cat([*queries, queries[0].new_ones(len(queries[0]), 1)], dim=1)
+
+
+def _in_blocks(made: Callable[[slice], Tensor], rows: int) -> Tensor:
+    """All rows; without gradients some at a time, for tables of millions."""
+    if torch.is_grad_enabled() or rows <= _ROWS:
+        return made(slice(rows))
+    first = made(slice(_ROWS))
+    table = first.new_empty(rows, first.shape[1])
+    table[:_ROWS] = first
+    for begin in range(_ROWS, rows, _ROWS):
+        part = slice(begin, min(begin + _ROWS, rows))
+        table[part] = made(part)
+    return table
 
 
 def _pick(values: Tensor, place: Tensor) -> Tensor:

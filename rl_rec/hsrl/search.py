@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rl_rec.hsrl.likelihood import first_occurrence
-from rl_rec.hsrl.networks import HierarchicalPolicy, State, Tables
+from rl_rec.hsrl.networks import Expansion, HierarchicalPolicy, State, Tables
 from rl_rec.sids.trie import Trie
 
 _LEAST = 1e-6
@@ -98,13 +98,9 @@ def search(
         if level == policy.levels:
             return trie.item[chosen]
         parent = best.indices // child.shape[2]
-        kept = expansion._replace(
-            node=_rows(child, parent),
-            valid=_rows(expansion.valid, parent),
-            logit=_rows(expansion.logit, parent),
-            log_prob=_rows(expansion.log_prob, parent),
-        )
-        context = policy.descend(tables, trie, level + 1, _rows(context, parent), chosen, kept)
+        if policy.context == "expected":  # over all children; else the chosen ones are enough
+            expansion = Expansion(*(_rows(part, parent) for part in expansion))
+        context = policy.descend(tables, trie, level + 1, _rows(context, parent), chosen, expansion)
         log_prob = joint.flatten(1).gather(1, best.indices)
         score, node = best.values, chosen
     raise AssertionError("a tree has a last level")

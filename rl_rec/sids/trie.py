@@ -8,6 +8,8 @@ Glossary: N items, L levels, M_l nodes of level l, F item features, C_l the most
 """
 
 import copy
+import math
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _ONE = 2**18
-"""Fixed-point 1 of the feature sums: fine enough for standardised features (4e-6), and millions of their squares
-stay far from int64's end."""
+"""Fixed-point 1 of the feature sums: fine enough for standardised features (4e-6), and millions of their
+squares stay far from int64's end."""
 
 
 class Children(NamedTuple):
@@ -103,6 +105,7 @@ class Trie:
         self.widths = [int(degree.max()) for degree in self.degree]
         if fixed_width:
             self.widths = [*(max(v, w) for v, w in zip(self.sizes, self.widths, strict=False)), self.widths[-1]]
+        self._fixed_width = fixed_width
         self._offsets = [torch.arange(width, device=device) for width in self.widths]
 
         self.features = features
@@ -139,6 +142,13 @@ class Trie:
     def nodes(self, level: int) -> int:
         """M_l."""
         return self.count[level].shape[0]
+
+    def most(self, level: int) -> int:
+        """The nodes of ``level`` (1 … L + 1) that work must reckon with: M_l, or with ``fixed_width`` a number
+        that does not depend on the catalogue."""
+        if not self._fixed_width:
+            return self.nodes(level)
+        return math.prod(self.sizes[:level]) if level <= self.levels else sys.maxsize
 
     def set_live(self, live: Tensor) -> None:
         """Make exactly the items of ``live`` (N + 1,) reachable; work is in proportion to what changed."""
