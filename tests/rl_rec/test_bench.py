@@ -9,6 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from envs.errors import UserError
+from rl_rec.bench.decode import Decoder, DecodeSettings, crossing
 from rl_rec.bench.settings import bench_settings
 from rl_rec.bench.train import FastLoop, PlainLoop, gradient_difference
 from rl_rec.bench.world import WorldSizes, random_world
@@ -139,6 +140,52 @@ def test_fast_and_plain_have_the_same_targets():
     profile = world.profiles[batch.user.long()]
     y = td_target(fast.targets, batch, profile, world.item_features, True, settings.agent)
     torch.testing.assert_close(y, plain.plain.target(plain.targets, batch))
+
+
+def test_decoding_is_reported_for_every_size():
+    few = [*("--items", "60,2000", "--repeats", "2", "--set", "users=3"), *("--set", "codebook_size=8")]
+    small = ["--set", "slate=4", "--set", "beam_width=6", "--set", "levels=2", "--set", "paddings=fixed"]
+    done = CliRunner().invoke(cli, ["bench", "decode", *few, *small, "--json"], catch_exceptions=False)
+    result = json.loads(done.stdout)
+    assert result["items"] == [60, 2000]
+    by_size = result["padding"]["fixed"]
+    assert set(by_size) == {"60", "2000"}
+    for variant in ("beam_k", "beam_wide", "sampled", "hac"):
+        assert by_size["2000"][variant].keys() == {"ms_per_slate", "ratio_to_smallest", "peak_bytes"}
+    assert by_size["2000"]["table_bytes"] > by_size["60"]["table_bytes"]
+    assert set(result["cheaper_than_hac_from"]["fixed"]) == {"beam_k", "beam_wide", "sampled"}
+
+
+def test_memory_for_decoding_does_not_grow_with_the_catalogue():
+    settings = DecodeSettings(users=4, slate=3, levels=3, codebook_size=16, beam_width=5)
+    small, large = (Decoder(items, "fixed", settings) for items in (2_000, 50_000))
+    # Buckets alone are wider where there are more items: a few numbers for each of 16 x 3 or 16 x 5 prefixes.
+    buckets = 4 * 16 * 5 * large.trie.widths[-1] * 64
+    for variant in ("beam_k", "beam_wide", "sampled"):
+        assert large.peak_bytes(variant) <= small.peak_bytes(variant) + buckets
+        assert large.peak_bytes(variant) < 4 * 50_000 * 4  # one number for each user and item
+    assert large.peak_bytes("hac") >= 4 * 50_000 * 4
+
+
+def test_where_a_ratio_falls_to_one_is_interpolated():
+    assert crossing({100: 10.0, 10_000: 0.1}) == pytest.approx(1_000)
+    assert crossing({100: 0.5, 1_000: 0.1}) == 100
+    assert crossing({100: 4.0, 1_000: 2.0}) is None
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["--items", "1000,many"], "valid integer"),
+        (["--items", "1"], "items"),
+        (["--set", "paddings=loose"], "paddings"),
+        (["--set", "beams=3"], "unknown setting 'beams'"),
+    ],
+)
+def test_what_cannot_be_decoded_is_one_line(arguments, says, capsys):
+    assert main(["bench", "decode", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and says in error
 
 
 def test_training_is_compared_in_whole_catalogues_only():
