@@ -38,7 +38,7 @@ def train(
     device: str | None,
     as_json: bool,
 ) -> None:
-    """Train ALGORITHM (hac) inside a simulator, or go on with an interrupted run.
+    """Train ALGORITHM (hac, hsrl) inside a simulator, or go on with an interrupted run.
 
     The run folder holds configuration, versions, commit, data fingerprint and seed (run.json), results,
     TensorBoard events, checkpoints and a picture of the learning curve.

@@ -27,6 +27,8 @@ class Agent:
     """``module:class`` of its RLlib configuration."""
     policy: str
     """``module:function`` that makes a greedy policy of saved weights, without Ray."""
+    check: str | None = None
+    """``module:function`` that refuses settings which do not fit a simulator, before a run begins."""
 
     def train_settings(self, **fields: Any) -> "TrainSettings[Any]":
         """Default settings of a run, with ``fields`` replaced."""
@@ -40,6 +42,15 @@ class Agent:
         """A new RLlib configuration."""
         config: OffPolicyConfig = _load(self.config)()
         return config
+
+    def check_world(self, settings: Any, fitted: Any) -> None:
+        """Refuse the agent's settings where they do not fit a ``FittedWorld``.
+
+        Raises:
+            UserError: they do not.
+        """
+        if self.check is not None:
+            _load(self.check)(settings, fitted)
 
     def load_policy(self, *arguments: Any) -> Any:
         """Greedy policy of saved weights: ``(weights, world, rules, settings)``."""
@@ -60,6 +71,7 @@ AGENTS = {
             settings="rl_rec.hsrl.config:HSRLSettings",
             config="rl_rec.hsrl.algorithm:HSRLConfig",
             policy="rl_rec.hsrl.policy:load_policy",
+            check="rl_rec.hsrl.catalogue:check_sids",
         ),
     )
 }

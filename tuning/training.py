@@ -81,6 +81,7 @@ def check_settings(agent: Agent, simulator: Path, fitted: FittedWorld, settings:
     """
     for split in (Split.TRAIN, Split.VALIDATION)[: 2 if settings.evaluation.every else 1]:
         Simulator(fitted.world([split]), settings.world, 1, settings.seed)
+    agent.check_world(settings.agent, fitted)
     with quiet():
         _rllib_config(agent, simulator, settings)
 

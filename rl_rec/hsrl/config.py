@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from envs.settings import Settings
 from rl_rec.encoder_settings import EncoderSettings
@@ -17,7 +17,7 @@ class HSRLSettings(Settings):
     features, ``sid_levels`` × ``sid_codebook``."""
     sid_levels: int = Field(3, ge=1, le=16)
     """Levels L of semantic IDs that are built here."""
-    sid_codebook: int = Field(32, ge=1)
+    sid_codebook: int = Field(32, ge=1, le=65_536)
     """Tokens V of each of their levels."""
 
     encoder: EncoderSettings = EncoderSettings()
@@ -72,3 +72,9 @@ class HSRLSettings(Settings):
     """Adam's step size for the critics and ω."""
     tau: float = Field(0.01, gt=0.0, le=1.0)
     """Share of the new weights in each target update."""
+
+    @field_validator("sids")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        """Where the command was given: Tune's trials run in folders of their own."""
+        return None if path is None else path.expanduser().absolute()

@@ -25,7 +25,8 @@ class HSRLLearner(OffPolicyLearner):
         }
         if transitions.log_prob is not None:
             joint = predictions.log_prob.detach().sum(dim=-1) - transitions.log_prob.sum(dim=-1)
-            watched["ratio_mean"] = joint.clamp(max=3.0).exp().mean()
+            ratio = joint.clamp(max=3.0).exp() * predictions.valid
+            watched["ratio_mean"] = ratio.sum() / predictions.valid.sum().clamp(min=1)
         for level, weight in enumerate(predictions.weights.detach()):
             watched[f"critic_weight_{level}"] = weight
         return losses(predictions, transitions, module.settings), watched

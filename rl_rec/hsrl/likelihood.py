@@ -17,8 +17,9 @@ from torch import Tensor
 from rl_rec.hsrl.networks import HierarchicalPolicy, Paths, State, Tables
 from rl_rec.sids.trie import Trie
 
-_LEAST = 1e-5
-"""Least share of a node's probability that exclusions leave: what float32 can still differentiate."""
+LEAST = 1e-6
+"""Least share of a node's probability that exclusions leave: float32 cannot tell less from rounding. An item
+ahead of all its siblings by more than T·ln(1/LEAST) leaves them more than it should when it is excluded."""
 
 
 class Slots(NamedTuple):
@@ -102,7 +103,7 @@ def exclude(paths: Paths, node: Tensor, counts: Tensor, slots: int, earlier_slot
         below = taken & _below(node, level, slots, 0)
         # An item is no more probable than a node above it, whatever rounding or another node says.
         share = (leaf - own[..., None]).masked_fill(~below, float("-inf")).clamp(max=0.0).exp().sum(dim=2)
-        log_mass.append(own + (1 - share).clamp(min=_LEAST).log())
+        log_mass.append(own + (1 - share).clamp(min=LEAST).log())
     log_mass.append(paths.log_joint[-1][:, :slots])  # the item itself is never excluded
     return torch.stack(log_mass, dim=-1).diff(dim=-1)
 

@@ -102,7 +102,7 @@ def predict(
 def future_value(
     targets: HSRLNetworks, batch: Transitions, profile: Tensor, trie: Trie, settings: HSRLSettings
 ) -> Tensor:
-    """V'(s') along the target policy's most probable path: (B,)."""
+    """V'(s') along the path of the target policy's most probable tokens, one after the other: (B,)."""
     if settings.gamma == 0:
         return torch.zeros_like(batch.reward)
     policy = targets.policy
@@ -150,7 +150,8 @@ def losses(predictions: Predictions, batch: Transitions, settings: HSRLSettings)
 def td_target(batch: Transitions, future: Tensor, settings: HSRLSettings) -> Tensor:
     """y = g + γ·(1 − terminated)·V'(s'): (B, K).
 
-    g is the slot's own response (a click 1, a miss −0.1; a slate's mean is the reward) or the slate's reward.
+    g is the slot's own response (a click 1, a miss −0.1: their mean is the reward ``mean_with_cost``; with
+    ``sweet_point`` a slot cannot know its share, and ``credit_unit=slate`` is meant) or the slate's reward.
     """
     if settings.credit_unit == "slot":
         gain = torch.where(batch.click, 1.0, MISS)

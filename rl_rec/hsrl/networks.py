@@ -23,6 +23,8 @@ CLOSED = -1e9
 
 _BLOCK = 1 << 18
 """Floats of the table's rows that are gathered at a time."""
+_DENSE = 16
+"""One matmul over this many times the rows that are wanted still costs less than gathering those."""
 _ROWS = 1 << 17
 """Rows of a table that are made at a time."""
 
@@ -137,7 +139,7 @@ class HierarchicalPolicy(nn.Module):
             self.register_buffer(f"centres_{level}", c.clone())
         for head, centre_map in zip(
             self.heads, self.centre_maps, strict=True
-        ):  # begins near uniform over items
+        ):  # tokens begin with little to say
             nn.init.normal_(cast(nn.Linear, head).weight, std=0.01)
             nn.init.zeros_(cast(nn.Linear, head).bias)
             nn.init.normal_(cast(nn.Linear, centre_map).weight, std=0.02)
@@ -155,7 +157,7 @@ class HierarchicalPolicy(nn.Module):
         rows, many, embedding, weight = ([unused] for _ in range(4))
         for level in range(1, self.levels + 1):
             count = trie.count[level].clamp(min=1)
-            many.append(1 - 1 / count)
+            many.append(1 - 1 / count if self.node_scores else torch.ones_like(count))
             rows.append(self._node_rows(*trie.moments(level), many[-1], count.log()))
             embedding.append(self.free[level - 1] + self.centre_maps[level - 1](self._centres(level)))
             weight.append((cast(nn.Linear, self.heads[level - 1]).weight + embedding[-1]) / self.temperature)
@@ -164,8 +166,7 @@ class HierarchicalPolicy(nn.Module):
 
     def _node_rows(self, mean: Tensor, deviation: Tensor, many: Tensor, log_count: Tensor) -> Tensor:
         if not self.node_scores:
-            blank = log_count.new_zeros(len(log_count), 2 * self.mu.out_features)
-            return torch.cat([blank, log_count[:, None]], dim=1)
+            return log_count.new_zeros(len(log_count), 2 * self.mu.out_features + 1)
 
         def made(part: slice) -> Tensor:
             phi = self.item_encoder.embed(mean[part]) / self.temperature
@@ -253,17 +254,18 @@ class HierarchicalPolicy(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Scores and log π of leaves (B, P) within their buckets (B, P)."""
         rows = tables.rows[-1]
-        if len(rows) > bucket.shape[1] * trie.widths[-1]:
+        if len(rows) > _DENSE * bucket.shape[1] * trie.widths[-1]:
             expansion = self.expand(state, tables, trie, self.levels, bucket, state.s[:, None])
             place = leaf - trie.first[self.levels][bucket]
             return _pick(expansion.logit, place), _pick(expansion.log_prob, place)
-        scores = _with_one(state.mu) @ rows.T  # (B, N): all buckets at once, the smaller way
-        shift = scores.detach().amax(dim=1, keepdim=True)
-        weight = (scores - shift).exp() * trie.live[trie.item]
-        total = weight.new_zeros(len(scores), trie.nodes(self.levels)).index_add(1, trie.bucket, weight)
-        normaliser = total.gather(1, bucket).clamp(min=1e-30).log() + shift
+        # All buckets at once; each is shifted by its own largest score, so that none underflows.
+        scores = (_with_one(state.mu) @ rows.T).masked_fill(~trie.live[trie.item], CLOSED)  # (B, N)
+        of_leaf = trie.bucket.expand(len(scores), -1)
+        shift = scores.new_full((len(scores), trie.nodes(self.levels)), CLOSED)
+        shift.scatter_reduce_(1, of_leaf, scores.detach(), "amax")
+        total = torch.zeros_like(shift).index_add(1, trie.bucket, (scores - shift.gather(1, of_leaf)).exp())
         score = scores.gather(1, leaf)
-        return score, score - normaliser
+        return score, score - (total.log() + shift).gather(1, bucket)
 
     def _centres(self, level: int) -> Tensor:
         return cast(Tensor, getattr(self, f"centres_{level - 1}"))
@@ -280,7 +282,7 @@ def affinity(query: Tensor, rows: Tensor, node: Tensor, most: int) -> Tensor:
     """
     flat = node.flatten(1)
     users, width = flat.shape[0], rows.shape[1]
-    if most <= flat.shape[1]:
+    if most <= _DENSE * flat.shape[1]:
         return (query @ rows.T).gather(1, flat).view_as(node)
     step = max(1, _BLOCK // (flat.shape[1] * width))
     if torch.is_grad_enabled() or users <= step:

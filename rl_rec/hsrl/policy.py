@@ -141,7 +141,7 @@ def load_policy(
     prefix = "networks.policy.centres_"
     centres = [arrays[f"{prefix}{level}"] for level in range(sum(name.startswith(prefix) for name in arrays))]
     try:
-        codebook = Codebook(arrays["sid_mean"], arrays["sid_scale"], tuple(centres))
+        codebook = Codebook(arrays["sid_mean"], arrays["sid_scale"], tuple(centres), int(arrays["sid_beam"]))
         tokens = arrays["sid_tokens"]
     except KeyError as error:
         raise UserError(f"the run's weights hold no {error.args[0]}: they are not those of hsrl") from None

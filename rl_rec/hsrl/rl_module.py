@@ -28,17 +28,27 @@ class HSRLModule(RecommenderModule):
     def make_networks(self, world: World, rules: WorldSettings) -> HSRLNetworks:
         """Networks for a world's features, history length and semantic IDs."""
         codebook, tokens = catalogue_sids(world, self.settings, self.catalogue.live_at(0))
-        self.register_buffer("sid_tokens", torch.from_numpy(tokens))
+        self.register_buffer("sid_tokens", torch.from_numpy(tokens.copy()))
         self.register_buffer("sid_mean", torch.from_numpy(codebook.mean))
         self.register_buffer("sid_scale", torch.from_numpy(codebook.scale))
+        self.register_buffer("sid_beam", torch.tensor(codebook.beam))
         self.trie = Trie(tokens, codebook.sizes, world.item_features)
+        self._live: Tensor | None = None
         users, items = world.profiles.shape[1], world.item_features.shape[1]
         centres = [torch.from_numpy(centres) for centres in codebook.centres]
         return HSRLNetworks(users, items, rules.history_length, centres, self.settings)
 
     def get_non_inference_attributes(self) -> list[str]:
         """What rollouts do without."""
-        return [*super().get_non_inference_attributes(), "sid_tokens", "sid_mean", "sid_scale"]
+        return [*super().get_non_inference_attributes(), "sid_tokens", "sid_mean", "sid_scale", "sid_beam"]
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take over weights, and the tree of the semantic IDs they were trained on."""
+        before = self.sid_tokens.clone()
+        super().set_state(state)
+        if not torch.equal(before, self.sid_tokens):
+            self.trie = Trie(self.sid_tokens.cpu().numpy(), self.trie.sizes, self.item_features)
+            self._live = None
 
     def rollout_policy(self, world: World, rules: WorldSettings, noise: torch.Generator | None) -> HSRLPolicy:
         """The exploring policy over these networks; ``noise`` ``None`` is greedy."""
@@ -61,8 +71,9 @@ class HSRLModule(RecommenderModule):
     def _forward_train(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
         transitions = Transitions(**batch)
         live, _next = self.catalogue.live_in_batch(transitions.clock)
-        if live is not None:
+        if live is not None and live is not self._live:
             self.trie.set_live(live)
+            self._live = live
         predictions = predict(
             self.networks,
             self.targets,

@@ -9,12 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rl_rec.hsrl.likelihood import first_occurrence
+from rl_rec.hsrl.likelihood import LEAST, first_occurrence
 from rl_rec.hsrl.networks import Expansion, HierarchicalPolicy, State, Tables
 from rl_rec.sids.trie import Trie
 
-_LEAST = 1e-6
-"""Least share of a node's probability that is left while it has an item to show: what float32 resolves."""
 _LARGEST = 80.0
 """−log of the least probability that is told from zero."""
 
@@ -87,7 +85,7 @@ def search(
             mass, number = excluded.below(level, node, child.shape[2])
             valid = valid & (trie.count[level + 1][child] > number)
             share = 1 - mass * (-joint).clamp(max=_LARGEST).exp()
-            left = joint + share.clamp(min=_LEAST).log()
+            left = joint + share.clamp(min=LEAST).log()
         left = left.masked_fill(~valid, float("-inf"))
         scores = left if noise is None else _perturb(left, score, noise)
         if by_score and level == policy.levels:

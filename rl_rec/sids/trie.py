@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from envs.errors import UserError
+
 _ONE = 2**18
 """Fixed-point 1 of the feature sums: fine enough for standardised features (4e-6), and millions of their
 squares stay far from int64's end."""
@@ -108,6 +110,11 @@ class Trie:
         self._fixed_width = fixed_width
         self._offsets = [torch.arange(width, device=device) for width in self.widths]
 
+        largest = float(features.abs().max()) if items else 0.0
+        if largest**2 * items * _ONE**2 >= 2**63:
+            raise UserError(
+                f"item features reach {largest:g}: standardise them, their squares are summed exactly"
+            )
         self.features = features
         self.live = torch.zeros(items + 1, dtype=torch.bool, device=device)
         self.version = 0

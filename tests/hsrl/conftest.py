@@ -219,11 +219,12 @@ def _plain_policy(
         for v in children:
             x = features[below[(*prefix, v)]]
             n, mean, deviation = len(x), x.mean(dim=0), x.std(dim=0, correction=0)
-            shared, hidden = torch.zeros(()), head.weight[v] @ context + head.bias[v] + embedding[v] @ context
+            hidden = head.weight[v] @ context + head.bias[v] + embedding[v] @ context
             if settings.node_scores:
-                shared = score(mean)
                 hidden = hidden + nu @ policy.node_encoder.embed(torch.cat([mean, deviation]))
-            logits.append(shared + math.log(n) + (1 - 1 / n) * hidden / settings.temperature)
+                logits.append(score(mean) + math.log(n) + (1 - 1 / n) * hidden / settings.temperature)
+            else:
+                logits.append(hidden / settings.temperature)
         log_pi = torch.stack(logits).log_softmax(dim=0)
         entropy = -(log_pi.exp() * log_pi).sum()
         expected = sum(log_pi[i].exp() * embedding[v] for i, v in enumerate(children))

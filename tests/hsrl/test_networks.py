@@ -109,7 +109,7 @@ def test_a_node_of_a_single_item_is_scored_as_that_item(make_agent):
     torch.testing.assert_close(root.logit[:, 0, :1], score)
 
 
-def test_without_node_scores_equal_heads_give_every_item_the_same_chance_of_its_bucket(make_agent):
+def test_without_node_scores_only_tokens_count(make_agent):
     agent = make_agent(node_scores=False, context="state")
     policy = agent.networks.policy
     with torch.no_grad():
@@ -117,9 +117,19 @@ def test_without_node_scores_equal_heads_give_every_item_the_same_chance_of_its_
             parameter.zero_()
     state, tables = users(agent)
     paths = policy.follow(state, tables, agent.trie, torch.arange(1, 13).expand(2, -1))
-    buckets = torch.from_numpy(agent.tokens[1:, 0] * 3 + agent.tokens[1:, 1])
-    share = (buckets[:, None] == buckets[None, :]).sum(dim=1) / 12
+    first, second = agent.tokens[1:, 0], agent.tokens[1:, 1]
+    siblings = [len(set(second[first == token])) for token in first]  # however many items are below each
+    share = 1 / torch.tensor(siblings) / len(set(first))
     torch.testing.assert_close(paths.log_joint[2].exp(), share.expand(2, -1))
+
+
+def test_one_item_nodes_learn_from_tokens_without_node_scores(make_agent):
+    agent = make_agent(node_scores=False)
+    state, tables = users(agent)
+    paths = agent.networks.policy.follow(state, tables, agent.trie, torch.arange(1, 13).expand(2, -1))
+    for head in agent.networks.policy.heads:
+        (gradient,) = torch.autograd.grad(paths.log_joint[2][:, 0].sum(), head.weight, retain_graph=True)
+        assert gradient.any()
 
 
 def test_heads_begin_near_uniform_over_what_is_below(make_agent):
@@ -196,6 +206,7 @@ def test_buckets_are_the_same_all_at_once_and_one_by_one(make_agent, monkeypatch
         agent.networks.zero_grad()
         state, tables = users(agent)
         one_by_one.clear()
+        monkeypatch.setattr("rl_rec.hsrl.networks._DENSE", 16 if paths > 1 else 0)
         parts = [
             agent.networks.policy.follow(state, tables, agent.trie, part) for part in items.split(paths, dim=1)
         ]

@@ -202,7 +202,7 @@ def saved(world, rules=RULES, settings=SAVED) -> tuple[dict[str, np.ndarray], HS
             for weight in networks.parameters():
                 weight += 0.3 * torch.randn_like(weight)
     weights = {f"networks.{name}": value.numpy() for name, value in networks.state_dict().items()}
-    weights |= {"sid_tokens": tokens, "sid_mean": codebook.mean, "sid_scale": codebook.scale}
+    weights |= {"sid_tokens": tokens, "sid_mean": codebook.mean, "sid_scale": codebook.scale, "sid_beam": 1}
     trie = Trie(tokens, codebook.sizes, world.item_features)
     forbid = rules.repeats == "forbid"
     return weights, HSRLPolicy(networks, world.profiles, trie, world.slate_size, forbid, settings)
