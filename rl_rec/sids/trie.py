@@ -110,8 +110,9 @@ class Trie:
         self._fixed_width = fixed_width
         self._offsets = [torch.arange(width, device=device) for width in self.widths]
 
-        largest = float(features.abs().max()) if items else 0.0
-        if largest**2 * items * _ONE**2 >= 2**63:
+        squares = float(features.square().sum(dim=0, dtype=torch.float64).max()) if features.numel() else 0.0
+        if squares * _ONE**2 >= 2**62:  # rounded up, they may be a little more
+            largest = float(features.abs().max())
             raise UserError(
                 f"item features reach {largest:g}: standardise them, their squares are summed exactly"
             )
