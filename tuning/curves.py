@@ -98,7 +98,6 @@ def draw_study(trials: Mapping[str, Sequence[Path]], title: str, path: Path) -> 
     )
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     axes = figure.subplots()
-    lowest = 0.0
     for index, (name, seeds) in enumerate(results.items()):
         curves = [_curve(seed, group, figure_name) for seed in seeds]
         steps = sorted(set.intersection(*(set(curve) for curve in curves)))
@@ -106,13 +105,11 @@ def draw_study(trials: Mapping[str, Sequence[Path]], title: str, path: Path) -> 
             continue
         color, line = f"C{index % 10}", ("-", "--", ":")[index // 10 % 3]
         mean = [float(np.mean([curve[step] for curve in curves])) for step in steps]
-        lowest = min(lowest, *mean)
         marker = "o" if len(steps) < 20 else None
         axes.plot(steps, mean, line, label=name, color=color, marker=marker, markersize=3, linewidth=1.4)
         low, high = zip(*(interval95([curve[step] for curve in curves]) for step in steps), strict=True)
         axes.fill_between(steps, low, high, color=color, alpha=0.12, linewidth=0)
     axes.set(xlabel="user-steps", ylabel=label, title=title)
-    axes.set_ylim(bottom=lowest)
     if axes.has_data():  # below, where it covers no line
         axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4)
     axes.spines[["top", "right"]].set_visible(False)
