@@ -84,7 +84,7 @@ def find_agent(name: str) -> Agent:
         UserError: there is none; the nearest name is given.
     """
     if name not in AGENTS:
-        nearest = difflib.get_close_matches(name.lower(), AGENTS, n=1, cutoff=0.0)[0]
+        nearest = difflib.get_close_matches(str.lower(name), AGENTS, n=1, cutoff=0.0)[0]
         raise UserError(f"unknown algorithm {name!r}; did you mean {nearest!r}? (valid: {', '.join(AGENTS)})")
     return AGENTS[name]
 

@@ -19,7 +19,7 @@ SUMMARIES = {
     "sids": "Give the items semantic IDs: codebook, table, report.",
     "train": "Train an agent inside the simulator.",
     "evaluate": "Measure a trained agent, one episode per user.",
-    "study": "Compare variants of an agent over seeds, as one table.",
+    "study": "Compare agents and variants over seeds, as tables with intervals.",
     "bench": "Measure throughput and latency on this machine.",
     "quickstart": "Walk the whole way: logs, simulator, agent, result.",
 }

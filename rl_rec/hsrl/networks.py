@@ -231,21 +231,38 @@ class HierarchicalPolicy(nn.Module):
         """
         users, paths = items.shape
         target = F.embedding(items, trie.path)  # (B, P, L + 1)
-        node = torch.zeros(users, 1, dtype=torch.int64, device=items.device)
-        context = state.s[:, None]
+        at = torch.zeros_like(target[..., 0])  # (B, P) where each path is
+        # What is expanded: the root alone, then all of a small first level or else a node for each path.
+        node, context, row = at[:, :1], state.s[:, None], None
         log_joint = [state.s.new_zeros(users, paths)]
         contexts, entropies = [context.expand(-1, detailed, -1)], []
         for level in range(self.levels):
             expansion = self.expand(state, tables, trie, level, node, context)
             if detailed:
-                entropies.append(_entropy(expansion.log_prob[:, :detailed]).expand(-1, detailed))
-            chosen = target[..., level]
-            place = chosen - trie.first[level][node]  # (B, P)
-            log_joint.append(log_joint[-1] + _pick(expansion.log_prob, place))
-            context = self.descend(tables, trie, level + 1, context, chosen, expansion).expand(-1, paths, -1)
+                mine = expansion.log_prob if row is not None else expansion.log_prob[:, :detailed]
+                entropy = _entropy(mine)
+                entropies.append(
+                    entropy.expand(-1, detailed) if row is None else entropy.gather(1, row[:, :detailed])
+                )
+            chosen, last = target[..., level], level == self.levels - 1
+            place = chosen - trie.first[level][at]  # (B, P)
+            log_joint.append(log_joint[-1] + _pick(expansion.log_prob, place, row))
+            at = chosen
+            if level == 0 and not last and self.context == "sampled" and trie.nodes(1) <= paths:
+                row = chosen
+                node = torch.arange(trie.nodes(1), device=items.device).expand(users, -1)
+                context = self.descend(tables, trie, 1, context, node, expansion)  # (B, M_1, D)
+                contexts.append(rows_of(context, row[:, :detailed]))
+                continue
+            wanted = detailed if last else paths  # nothing is chosen from the last context but the item
+            if row is not None:
+                context, row = rows_of(context, row[:, :wanted]), None
+            expansion = Expansion(*(part[:, :wanted] for part in expansion))
+            node = chosen[:, :wanted]
+            context = self.descend(tables, trie, level + 1, context[:, :wanted], node, expansion)
+            context = context.expand(-1, wanted, -1)
             contexts.append(context[:, :detailed])
-            node = chosen
-        score, log_prob = self._in_bucket(state, tables, trie, node, target[..., -1])
+        score, log_prob = self._in_bucket(state, tables, trie, at, target[..., -1])
         log_joint.append(log_joint[-1] + log_prob)
         return Paths(log_joint, score, contexts, entropies)
 
@@ -315,8 +332,16 @@ def _in_blocks(made: Callable[[slice], Tensor], rows: int) -> Tensor:
     return table
 
 
-def _pick(values: Tensor, place: Tensor) -> Tensor:
-    """Entries (B, P) of (B, P, C), or of the one row (B, 1, C) that all paths share."""
+def rows_of(x: Tensor, index: Tensor) -> Tensor:
+    """Rows ``index`` (B, W') of x (B, W, ...): (B, W', ...)."""
+    index = index.view(*index.shape, *[1] * (x.dim() - 2)).expand(*index.shape, *x.shape[2:])
+    return x.gather(1, index)
+
+
+def _pick(values: Tensor, place: Tensor, row: Tensor | None = None) -> Tensor:
+    """Entries (B, P) of (B, P, C), of its rows ``row`` (B, P), or of the one row (B, 1, C) of all paths."""
+    if row is not None:
+        return values.flatten(1).gather(1, row * values.shape[2] + place)
     if values.shape[1] == 1:
         return values[:, 0].gather(1, place)
     return values.gather(2, place[..., None]).squeeze(-1)

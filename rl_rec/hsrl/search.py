@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rl_rec.hsrl.likelihood import LEAST, first_occurrence
-from rl_rec.hsrl.networks import Expansion, HierarchicalPolicy, State, Tables
+from rl_rec.hsrl.networks import Expansion, HierarchicalPolicy, State, Tables, rows_of
 from rl_rec.sids.trie import Trie
 
 _LARGEST = 80.0
@@ -97,8 +97,8 @@ def search(
             return trie.item[chosen]
         parent = best.indices // child.shape[2]
         if policy.context == "expected":  # over all children; else the chosen ones are enough
-            expansion = Expansion(*(_rows(part, parent) for part in expansion))
-        context = policy.descend(tables, trie, level + 1, _rows(context, parent), chosen, expansion)
+            expansion = Expansion(*(rows_of(part, parent) for part in expansion))
+        context = policy.descend(tables, trie, level + 1, rows_of(context, parent), chosen, expansion)
         log_prob = joint.flatten(1).gather(1, best.indices)
         score, node = best.values, chosen
     raise AssertionError("a tree has a last level")
@@ -121,9 +121,3 @@ def _perturb(log_mass: Tensor, parent: Tensor, noise: torch.Generator) -> Tensor
     conditional = parent[..., None] - F.relu(v) - torch.log1p(torch.exp(-v.abs()))
     conditional = torch.where(g == largest, parent[..., None], conditional)
     return conditional.masked_fill(g.isneginf(), float("-inf"))
-
-
-def _rows(x: Tensor, index: Tensor) -> Tensor:
-    """Rows ``index`` (B, W') of x (B, W, ...): (B, W', ...)."""
-    index = index.view(*index.shape, *[1] * (x.dim() - 2)).expand(*index.shape, *x.shape[2:])
-    return x.gather(1, index)
