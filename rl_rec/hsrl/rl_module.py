@@ -44,9 +44,9 @@ class HSRLModule(RecommenderModule):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take over weights, and the tree of the semantic IDs they were trained on."""
-        before = self.sid_tokens.clone()
+        before = self.sid_tokens.clone() if hasattr(self, "sid_tokens") else None  # runners have none
         super().set_state(state)
-        if not torch.equal(before, self.sid_tokens):
+        if before is not None and not torch.equal(before, self.sid_tokens):
             self.trie = Trie(self.sid_tokens.cpu().numpy(), self.trie.sizes, self.item_features)
             self._live = None
 
