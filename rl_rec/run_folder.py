@@ -119,7 +119,7 @@ def newest_weights(trial: Path) -> dict[str, Any]:
     Raises:
         UserError: it has no good checkpoint.
     """
-    problem = "it has not saved a checkpoint yet"
+    problem = "it has not saved a checkpoint yet (a run that was interrupted goes on with --resume)"
     for checkpoint in checkpoints(trial):
         try:
             verify(checkpoint)

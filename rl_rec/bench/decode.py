@@ -191,7 +191,7 @@ class Decoder:
             return (state.mu @ self.phi.T).topk(slate, dim=1).indices
         width = self.settings.beam_width if variant == "beam_wide" else slate
         noise = self.noise if variant == "sampled" else None
-        return search(self.policy, state, self.tables, self.trie, slate, width, noise=noise)
+        return search(self.policy, state, self.tables, self.trie, slate, width, noise=noise).items
 
     def peak_bytes(self, variant: str) -> int:
         """The most that is allocated at once while decoding, beside what was there before."""

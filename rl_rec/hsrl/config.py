@@ -16,9 +16,9 @@ class HSRLSettings(Settings):
     """A folder that ``rl-rec sids build`` wrote; ``None``: semantic IDs are built from the world's item
     features, ``sid_levels`` × ``sid_codebook``."""
     sid_levels: int = Field(3, ge=1, le=16)
-    """Levels L of semantic IDs that are built here."""
+    """Levels L of semantic IDs that are built here; unused with ``sids``."""
     sid_codebook: int = Field(32, ge=1, le=65_536)
-    """Tokens V of each of their levels."""
+    """Tokens V of each of their levels; unused with ``sids``."""
 
     encoder: EncoderSettings = EncoderSettings()
     """The state encoder."""

@@ -8,6 +8,7 @@ Plackett-Luce probability of the slate.
 Glossary: B users, K slate size, E further items, C candidates, L levels.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,9 +18,10 @@ from torch import Tensor
 from rl_rec.hsrl.networks import HierarchicalPolicy, Paths, State, Tables
 from rl_rec.sids.trie import Trie
 
-LEAST = 1e-6
-"""Least share of a node's probability that exclusions leave: float32 cannot tell less from rounding. An item
-ahead of all its siblings by more than T·ln(1/LEAST) leaves them more than it should when it is excluded."""
+LEAST = 1e-12
+"""Least share of a node's probability that exclusions leave: float64 cannot tell much less from
+rounding. An item ahead of all its siblings by more than T·ln(1/LEAST) leaves them more than it should when it
+is excluded."""
 
 
 class Slots(NamedTuple):
@@ -43,90 +45,118 @@ def slate_log_probs(
     candidates: Tensor | None,
     *,
     earlier_slots: bool = True,
-    followed: Paths | None = None,
 ) -> Slots:
     """Log-probabilities of slates (B, K) in the order drawn.
 
     Args:
         policy, state, tables, trie: the policy's.
+        slate, excluded, candidates, earlier_slots: as of :func:`token_log_probs`.
+    """
+    slots = slate.shape[1]
+    items = torch.cat([slate, _beside(slate, excluded, candidates)], dim=1)  # (B, K + E)
+    paths = policy.follow(state, tables, trie, items, detailed=slots)
+    log_prob, valid = token_log_probs(
+        paths.log_joint, trie, slate, excluded, candidates, earlier_slots=earlier_slots
+    )
+    own = paths._replace(
+        log_joint=[joint[:, :slots] for joint in paths.log_joint], score=paths.score[:, :slots]
+    )
+    return Slots(own, log_prob, valid)
+
+
+def token_log_probs(
+    log_joint: Sequence[Tensor],
+    trie: Trie,
+    slate: Tensor,
+    excluded: Tensor | None,
+    candidates: Tensor | None,
+    *,
+    earlier_slots: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of the tokens of slates, from what the tree gives every item before exclusions.
+
+    Args:
+        log_joint: of levels 0 … L + 1, (B, K + E) float64 log-probability of reaching the node of each item
+            of the slate and then of ``candidates`` or, without them, of ``excluded``.
+        trie: the catalogue.
         slate: (B, K) int64 items.
         excluded: (B, E) items that may not be shown, 0 = none; ``None``: all may.
         candidates: (B, C) the only items that may be shown; ``None``: the catalogue.
         earlier_slots: whether a slot excludes the slots before it.
-        followed: paths of ``candidates`` or else ``excluded``, where they are known already.
+
+    Returns:
+        ``log_prob`` (float32) and ``valid`` of :class:`Slots`.
     """
     slots = slate.shape[1]
-    beside = candidates if candidates is not None else excluded if excluded is not None else slate[:, :0]
-    items = torch.cat([slate, beside], dim=1)  # (B, K + E)
-    if followed is None:
-        paths = policy.follow(state, tables, trie, items, detailed=slots)
-    else:
-        own = policy.follow(state, tables, trie, slate, detailed=slots)
-        joint = [torch.cat(pair, dim=1) for pair in zip(own.log_joint, followed.log_joint, strict=True)]
-        paths = own._replace(log_joint=joint)
+    beside = _beside(slate, excluded, candidates)
+    items = torch.cat([slate, beside], dim=1)
     node = F.embedding(items, trie.path)  # (B, K + E, L + 1)
     first = first_occurrence(slate)
     valid = trie.live[slate] & first & ~_among(slate, excluded)
     if candidates is None:
         counts = trie.live[items] & torch.cat([valid, first_occurrence(beside)], dim=1)
-        log_prob = exclude(paths, node, counts, slots, earlier_slots)
-    else:
-        valid = valid & _among(slate, candidates)
-        shown = trie.live[candidates] & first_occurrence(candidates) & ~_among(candidates, excluded)
-        same = slate[:, :, None] == candidates[:, None, :]  # (B, K, C)
-        gone = (same.cumsum(dim=1) - same.int() > 0) & earlier_slots
-        log_prob = restrict(paths, node, shown[:, None] & ~gone, slots)
-    own_paths = paths._replace(
-        log_joint=[joint[:, :slots] for joint in paths.log_joint], score=paths.score[:, :slots]
-    )
-    return Slots(own_paths, log_prob, valid)
+        return exclude(log_joint, node, counts, slots, earlier_slots), valid
+    valid = valid & _among(slate, candidates)
+    shown = trie.live[candidates] & first_occurrence(candidates) & ~_among(candidates, excluded)
+    same = slate[:, :, None] == candidates[:, None, :]  # (B, K, C)
+    gone = (same.cumsum(dim=1) - same.int() > 0) & earlier_slots
+    return restrict(log_joint, node, shown[:, None] & ~gone, slots), valid
 
 
-def exclude(paths: Paths, node: Tensor, counts: Tensor, slots: int, earlier_slots: bool) -> Tensor:
+def exclude(
+    log_joint: Sequence[Tensor], node: Tensor, counts: Tensor, slots: int, earlier_slots: bool
+) -> Tensor:
     """Token log-probabilities of the slots where the catalogue is open but for some items: (B, K, L + 1).
 
     The mass of a node is its probability less that of what is excluded below it.
 
     Args:
-        paths: of the K slots, then of E items that no slot may show.
+        log_joint: of levels 0 … L + 1, (B, K + E): the K slots, then E items that no slot may show.
         node: (B, K + E, L + 1) their nodes.
         counts: (B, K + E) bool, items that take mass away (live, and not counted already).
         slots: K.
         earlier_slots: whether slots exclude the slots before them.
     """
-    leaf = paths.log_joint[-1].masked_fill(~counts, float("-inf"))[:, None]  # (B, 1, K + E)
+    leaf = log_joint[-1].masked_fill(~counts, float("-inf"))[:, None]  # (B, 1, K + E)
     index = torch.arange(counts.shape[1], device=counts.device)
     taken = (index[None, :] >= slots) | ((index[None, :] < index[:slots, None]) & earlier_slots)  # (K, K + E)
     log_mass = []
-    for level, log_joint in enumerate(paths.log_joint[:-1]):
-        own = log_joint[:, :slots]
+    for level, joint in enumerate(log_joint[:-1]):
+        own = joint[:, :slots]
         below = taken & _below(node, level, slots, 0)
         # An item is no more probable than a node above it, whatever rounding or another node says.
         share = (leaf - own[..., None]).masked_fill(~below, float("-inf")).clamp(max=0.0).exp().sum(dim=2)
         log_mass.append(own + (1 - share).clamp(min=LEAST).log())
-    log_mass.append(paths.log_joint[-1][:, :slots])  # the item itself is never excluded
-    return torch.stack(log_mass, dim=-1).diff(dim=-1)
+    log_mass.append(log_joint[-1][:, :slots])  # the item itself is never excluded
+    return torch.stack(log_mass, dim=-1).diff(dim=-1).float()
 
 
-def restrict(paths: Paths, node: Tensor, shown: Tensor, slots: int) -> Tensor:
+def restrict(log_joint: Sequence[Tensor], node: Tensor, shown: Tensor, slots: int) -> Tensor:
     """Token log-probabilities of the slots where only some items are open: (B, K, L + 1).
 
     The mass of a node is the sum over the open items below it.
 
     Args:
-        paths: of the K slots, then of E items.
+        log_joint: of levels 0 … L + 1, (B, K + E): the K slots, then E items.
         node: (B, K + E, L + 1) their nodes.
         shown: (B, K, E) bool, which of them slot k could have shown.
         slots: K.
     """
-    leaf = paths.log_joint[-1][:, None, slots:]  # (B, 1, E)
+    leaf = log_joint[-1][:, None, slots:]  # (B, 1, E)
     log_mass = []
-    for level in range(len(paths.log_joint) - 1):
+    for level in range(len(log_joint) - 1):
         below = shown & _below(node, level, slots, slots)
         # An item that is not open itself has no mass above it: finite, and masked by ``valid``.
         log_mass.append(leaf.masked_fill(~below, -1e9).logsumexp(dim=2))
-    log_mass.append(paths.log_joint[-1][:, :slots])
-    return torch.stack(log_mass, dim=-1).diff(dim=-1)
+    log_mass.append(log_joint[-1][:, :slots])
+    return torch.stack(log_mass, dim=-1).diff(dim=-1).float()
+
+
+def _beside(slate: Tensor, excluded: Tensor | None, candidates: Tensor | None) -> Tensor:
+    """What else is followed: (B, E)."""
+    if candidates is not None:
+        return candidates
+    return slate[:, :0] if excluded is None else excluded
 
 
 def first_occurrence(items: Tensor) -> Tensor:

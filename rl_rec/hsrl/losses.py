@@ -85,7 +85,7 @@ def predict(
     if settings.consistency_weight:
         fixed = State(state.s.detach(), state.mu.detach(), policy.nu(state.s.detach()))
         paths = policy.follow(fixed, tables.without_items(), trie, slate)
-        gap = paths.log_joint[-1] - paths.score
+        gap = paths.log_joint[-1].float() - paths.score
     return Predictions(
         log_prob=slots.log_prob,
         values=networks.critic([context.detach() for context in slots.paths.context]),

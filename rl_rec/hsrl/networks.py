@@ -20,6 +20,8 @@ from rl_rec.sids.trie import Trie
 CLOSED = -1e9
 """Logit of a child that does not exist or has no live item: finite, so that a node without any stays finite."""
 
+EXACT = torch.float64
+"""Of probabilities that are subtracted from each other."""
 
 _BLOCK = 1 << 18
 """Floats of the table's rows that are gathered at a time."""
@@ -79,14 +81,14 @@ class Expansion(NamedTuple):
     logit: Tensor
     """(B, P, C), ``CLOSED`` where not valid; of an item its score over the temperature."""
     log_prob: Tensor
-    """(B, P, C) log π(child | node), near ``CLOSED`` where not valid."""
+    """(B, P, C) log π(child | node), near ``CLOSED`` where not valid; of the type that was asked for."""
 
 
 class Paths(NamedTuple):
     """Items followed from the root to their leaves."""
 
     log_joint: list[Tensor]
-    """For levels 0 … L + 1, (B, P) log-probability of reaching the item's node; level 0 is zero."""
+    """For levels 0 … L + 1, (B, P) float64 log-probability of reaching the item's node; level 0 is zero."""
     score: Tensor
     """(B, P) score of the item over the temperature; the policy is meant to be in proportion to exp(score)."""
     context: list[Tensor]
@@ -194,9 +196,19 @@ class HierarchicalPolicy(nn.Module):
         return State(s, self.mu(s), self.nu(s))
 
     def expand(
-        self, state: State, tables: Tables, trie: Trie, level: int, node: Tensor, context: Tensor
+        self,
+        state: State,
+        tables: Tables,
+        trie: Trie,
+        level: int,
+        node: Tensor,
+        context: Tensor,
+        dtype: torch.dtype = torch.float32,
     ) -> Expansion:
-        """The distribution over the children of nodes (B, P) of ``level`` (0 … L), given c_level (B, P, D)."""
+        """The distribution over the children of nodes (B, P) of ``level`` (0 … L), given c_level (B, P, D).
+
+        ``dtype`` is that of ``log_prob``.
+        """
         child, valid = trie.children(level, node)  # (B, P, C)
         below = level + 1
         if level == self.levels:
@@ -207,7 +219,7 @@ class HierarchicalPolicy(nn.Module):
             hidden = token.gather(2, trie.token[below][child]) * tables.many[below][child]
             logit = affinity(query, tables.rows[below], child, trie.most(below)) + hidden
         logit = logit.masked_fill(~valid, CLOSED)
-        return Expansion(child, valid, logit, logit.log_softmax(dim=-1))
+        return Expansion(child, valid, logit, logit.log_softmax(dim=-1, dtype=dtype))
 
     def descend(
         self, tables: Tables, trie: Trie, level: int, context: Tensor, node: Tensor, expansion: Expansion
@@ -219,13 +231,15 @@ class HierarchicalPolicy(nn.Module):
         if self.context == "sampled":
             chosen = F.embedding(trie.token[level][node], embedding)
         else:  # Σ_v π(v)·E[v]
-            share = expansion.log_prob.exp() * expansion.valid
+            share = (expansion.log_prob.exp() * expansion.valid).to(embedding.dtype)
             by_token = share.new_zeros(*share.shape[:2], len(embedding))
             chosen = by_token.scatter_add(2, trie.token[level][expansion.node], share) @ embedding
         return cast(Tensor, self.norms[level - 1](context - chosen))
 
     def follow(self, state: State, tables: Tables, trie: Trie, items: Tensor, detailed: int = 0) -> Paths:
         """Log-probabilities of items (B, P), before anything is excluded.
+
+        They are float64, for what is excluded is subtracted: what is left may be any small part.
 
         ``detailed``: of how many of them, from the first, contexts and entropies are wanted.
         """
@@ -234,10 +248,10 @@ class HierarchicalPolicy(nn.Module):
         at = torch.zeros_like(target[..., 0])  # (B, P) where each path is
         # What is expanded: the root alone, then all of a small first level or else a node for each path.
         node, context, row = at[:, :1], state.s[:, None], None
-        log_joint = [state.s.new_zeros(users, paths)]
+        log_joint = [torch.zeros(users, paths, dtype=EXACT, device=items.device)]
         contexts, entropies = [context.expand(-1, detailed, -1)], []
         for level in range(self.levels):
-            expansion = self.expand(state, tables, trie, level, node, context)
+            expansion = self.expand(state, tables, trie, level, node, context, EXACT)
             if detailed:
                 mine = expansion.log_prob if row is not None else expansion.log_prob[:, :detailed]
                 entropy = _entropy(mine)
@@ -269,10 +283,10 @@ class HierarchicalPolicy(nn.Module):
     def _in_bucket(
         self, state: State, tables: Tables, trie: Trie, bucket: Tensor, leaf: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Scores and log π of leaves (B, P) within their buckets (B, P)."""
+        """Scores and log π, the latter float64, of leaves (B, P) within their buckets (B, P)."""
         rows = tables.rows[-1]
         if len(rows) > _DENSE * bucket.shape[1] * trie.widths[-1]:
-            expansion = self.expand(state, tables, trie, self.levels, bucket, state.s[:, None])
+            expansion = self.expand(state, tables, trie, self.levels, bucket, state.s[:, None], EXACT)
             place = leaf - trie.first[self.levels][bucket]
             return _pick(expansion.logit, place), _pick(expansion.log_prob, place)
         # All buckets at once; each is shifted by its own largest score, so that none underflows.
@@ -280,9 +294,10 @@ class HierarchicalPolicy(nn.Module):
         of_leaf = trie.bucket.expand(len(scores), -1)
         shift = scores.new_full((len(scores), trie.nodes(self.levels)), CLOSED)
         shift.scatter_reduce_(1, of_leaf, scores.detach(), "amax")
-        total = torch.zeros_like(shift).index_add(1, trie.bucket, (scores - shift.gather(1, of_leaf)).exp())
-        score = scores.gather(1, leaf)
-        return score, score - (total.log() + shift).gather(1, bucket)
+        exact, shift = scores.to(EXACT), shift.to(EXACT)
+        total = torch.zeros_like(shift).index_add(1, trie.bucket, (exact - shift.gather(1, of_leaf)).exp())
+        log_prob = exact.gather(1, leaf) - (total.log() + shift).gather(1, bucket)
+        return scores.gather(1, leaf), log_prob
 
     def _centres(self, level: int) -> Tensor:
         return cast(Tensor, getattr(self, f"centres_{level - 1}"))
@@ -348,7 +363,7 @@ def _pick(values: Tensor, place: Tensor, row: Tensor | None = None) -> Tensor:
 
 
 def _entropy(log_prob: Tensor) -> Tensor:
-    return -(log_prob.exp() * log_prob).sum(dim=-1)
+    return -(log_prob.exp() * log_prob).sum(dim=-1).float()
 
 
 class MultiLevelCritic(nn.Module):

@@ -11,9 +11,9 @@ from torch import Tensor
 from envs.errors import UserError
 from envs.simulator import Observation, World, WorldSettings
 from rl_rec.hsrl.config import HSRLSettings
-from rl_rec.hsrl.likelihood import first_occurrence, slate_log_probs
+from rl_rec.hsrl.likelihood import first_occurrence, token_log_probs
 from rl_rec.hsrl.networks import HSRLNetworks, State, Tables
-from rl_rec.hsrl.search import Excluded, search
+from rl_rec.hsrl.search import Excluded, Found, search
 from rl_rec.policy import Decision
 from rl_rec.saved_networks import load_networks
 from rl_rec.sids.codebook import Codebook
@@ -68,46 +68,40 @@ class HSRLPolicy:
         policy, tables, trie, noise = self.networks.policy, self._tables, self.trie, self.noise
         assert tables is not None
         excluded = observation.history if self.forbid_repeats else None
-        candidates, followed, gone = observation.candidates, None, None
+        candidates = observation.candidates
+        by_score = noise is None and self.settings.rank == "score"
+        beside: list[Tensor] | None = None  # log-probabilities of candidates or else of excluded items
         if candidates is not None:
             followed = policy.follow(state, tables, trie, candidates)
-            by_score = noise is None and self.settings.rank == "score"
-            slate = self._of_candidates(followed.score if by_score else followed.log_joint[-1], observation)
+            beside = followed.log_joint
+            best = self._of_candidates(followed.score if by_score else beside[-1], observation)
+            found = Found(candidates.gather(1, best), [joint.gather(1, best) for joint in beside])
         else:
+            gone = None
             if excluded is not None:
-                followed = policy.follow(state, tables, trie, excluded)
-                gone = Excluded(excluded, followed.log_joint[-1], trie)
+                beside = policy.follow(state, tables, trie, excluded).log_joint
+                gone = Excluded(excluded, beside[-1], trie)
             width = self.settings.beam_width if noise is None else self.slate_size
-            slate = search(
-                policy,
-                state,
-                tables,
-                trie,
-                self.slate_size,
-                width,
-                gone,
-                noise,
-                noise is None and self.settings.rank == "score",
-            )
+            found = search(policy, state, tables, trie, self.slate_size, width, gone, noise, by_score)
         if noise is None:
-            return slate, None
+            return found.items, None
         if self.settings.exclusions == "off":
-            excluded, followed = None, None if candidates is None else followed
-        slots = slate_log_probs(
-            policy,
-            state,
-            tables,
+            excluded, beside = None, None if candidates is None else beside
+        log_joint = found.log_joint
+        if beside is not None:
+            log_joint = [torch.cat(pair, dim=1) for pair in zip(log_joint, beside, strict=True)]
+        log_prob, _valid = token_log_probs(
+            log_joint,
             trie,
-            slate,
+            found.items,
             excluded,
             candidates,
             earlier_slots=self.settings.exclusions == "slots",
-            followed=followed,
         )
-        return slate, slots.log_prob
+        return found.items, log_prob
 
     def _of_candidates(self, values: Tensor, observation: Observation) -> Tensor:
-        """The best of C candidates, or draws from them: each is scored, no tree is walked."""
+        """Which of C candidates (B, K): the best, or draws. Each is scored, no tree is walked."""
         candidates = observation.candidates
         assert candidates is not None
         closed = ~(self.trie.live[candidates] & first_occurrence(candidates))
@@ -115,10 +109,8 @@ class HSRLPolicy:
             closed |= (candidates[:, :, None] == observation.history[:, None, :]).any(dim=2)
         scores = values.masked_fill(closed, float("-inf"))
         if self.noise is None:
-            best = top_k(scores, self.slate_size)
-        else:
-            best = sample_without_replacement(scores, self.slate_size, 1.0, self.noise)
-        return candidates.gather(1, best)
+            return top_k(scores, self.slate_size)
+        return sample_without_replacement(scores, self.slate_size, 1.0, self.noise)
 
 
 def load_policy(

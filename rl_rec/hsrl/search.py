@@ -5,25 +5,36 @@ less that of the excluded items below it.
 Glossary: B users, W beams, C children, E excluded items, K slate size, D width.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rl_rec.hsrl.likelihood import LEAST, first_occurrence
-from rl_rec.hsrl.networks import Expansion, HierarchicalPolicy, State, Tables, rows_of
+from rl_rec.hsrl.networks import EXACT, Expansion, HierarchicalPolicy, State, Tables, rows_of
 from rl_rec.sids.trie import Trie
 
-_LARGEST = 80.0
+_LARGEST = 600.0
 """−log of the least probability that is told from zero."""
+
+
+class Found(NamedTuple):
+    """Slates, and how likely the tree makes them."""
+
+    items: Tensor
+    """(B, K) int64, best or first drawn first."""
+    log_joint: list[Tensor]
+    """For levels 0 … L + 1, (B, K) log-probability of reaching the item's node, before anything is excluded."""
 
 
 class Excluded:
     """Items that may not be shown and what they take away."""
 
     def __init__(self, items: Tensor, log_prob: Tensor, trie: Trie) -> None:
-        """``items`` (B, E), 0 = none; ``log_prob`` (B, E) of their leaves. Repeated ones count once."""
+        """``items`` (B, E), 0 = none; ``log_prob`` (B, E) float64, their leaves'. Repeated ones count once."""
         counts = trie.live[items] & first_occurrence(items)
-        self._number = counts.float()
+        self._number = counts.to(log_prob.dtype)
         self._mass = torch.where(counts, log_prob.exp(), 0.0)
         self._path = F.embedding(items, trie.path)  # (B, E, L + 1)
         self._trie = trie
@@ -57,8 +68,8 @@ def search(
     excluded: Excluded | None = None,
     noise: torch.Generator | None = None,
     by_score: bool = False,
-) -> Tensor:
-    """The best items, or with ``noise`` draws without replacement: (B, K) int64, best or first drawn first.
+) -> Found:
+    """The best items, or with ``noise`` draws without replacement.
 
     The draws are exact whatever the beam width (Kool et al., ICML 2019, arXiv 1903.06059): a node's perturbed
     log-probability is the largest of its leaves', so the leaves with the K largest lie below kept nodes.
@@ -75,12 +86,14 @@ def search(
     users, device = state.s.shape[0], state.s.device
     node = torch.zeros(users, 1, dtype=torch.int64, device=device)
     context = state.s[:, None]
-    log_prob = torch.zeros(users, 1, device=device)  # of the node, excluded items included
-    score = torch.zeros(users, 1, device=device)  # what beams are kept by; −inf for padding
+    dtype = torch.float32 if excluded is None else EXACT  # nothing is subtracted, or something is
+    # Of the nodes above and the node, what is excluded still counted in.
+    log_joint = [torch.zeros(users, 1, dtype=dtype, device=device)]
+    score = torch.zeros(users, 1, dtype=dtype, device=device)  # what beams are kept by; −inf for padding
     for level in range(policy.levels + 1):
-        expansion = policy.expand(state, tables, trie, level, node, context)
+        expansion = policy.expand(state, tables, trie, level, node, context, dtype)
         child, valid = expansion.node, expansion.valid & ~score.isneginf()[..., None]
-        joint = left = log_prob[..., None] + expansion.log_prob  # (B, W, C)
+        joint = left = log_joint[-1][..., None] + expansion.log_prob  # (B, W, C)
         if excluded is not None:
             mass, number = excluded.below(level, node, child.shape[2])
             valid = valid & (trie.count[level + 1][child] > number)
@@ -93,13 +106,14 @@ def search(
         keep = slate_size if level == policy.levels else max(slate_size, beam_width)
         best = scores.flatten(1).topk(min(keep, child[0].numel()), dim=1)
         chosen = child.flatten(1).gather(1, best.indices)  # (B, W')
-        if level == policy.levels:
-            return trie.item[chosen]
         parent = best.indices // child.shape[2]
+        log_joint = [above.gather(1, parent) for above in log_joint]
+        log_joint.append(joint.flatten(1).gather(1, best.indices))
+        if level == policy.levels:
+            return Found(trie.item[chosen], log_joint)
         if policy.context == "expected":  # over all children; else the chosen ones are enough
             expansion = Expansion(*(rows_of(part, parent) for part in expansion))
         context = policy.descend(tables, trie, level + 1, rows_of(context, parent), chosen, expansion)
-        log_prob = joint.flatten(1).gather(1, best.indices)
         score, node = best.values, chosen
     raise AssertionError("a tree has a last level")
 

@@ -63,7 +63,7 @@ def test_probabilities_of_the_live_items_sum_to_one(make_agent, context, node_sc
         state, tables = users(agent)
         items = torch.tensor([live, live])
         p = agent.networks.policy.follow(state, tables, agent.trie, items).log_joint[-1].exp()
-        torch.testing.assert_close(p.sum(dim=1), torch.ones(2), atol=1e-5, rtol=0)
+        torch.testing.assert_close(p.sum(dim=1).float(), torch.ones(2), atol=1e-5, rtol=0)
         assert (p > 0).all()
 
 
@@ -120,7 +120,7 @@ def test_without_node_scores_only_tokens_count(make_agent):
     first, second = agent.tokens[1:, 0], agent.tokens[1:, 1]
     siblings = [len(set(second[first == token])) for token in first]  # however many items are below each
     share = 1 / torch.tensor(siblings) / len(set(first))
-    torch.testing.assert_close(paths.log_joint[2].exp(), share.expand(2, -1))
+    torch.testing.assert_close(paths.log_joint[2].exp().float(), share.expand(2, -1))
 
 
 def test_one_item_nodes_learn_from_tokens_without_node_scores(make_agent):
@@ -241,7 +241,7 @@ def test_a_bucket_far_below_the_best_one_keeps_its_own_distribution(make_agent, 
     items = torch.arange(1, 9)[None]
     parts = [policy.follow(state, tables, agent.trie, part) for part in items.split(paths, dim=1)]
     inside = torch.cat([part.log_joint[-1] - part.log_joint[-2] for part in parts], dim=1).exp()
-    torch.testing.assert_close(inside, torch.tensor([[1 / 2] * 2 + [1 / 6] * 6]))
+    torch.testing.assert_close(inside.float(), torch.tensor([[1 / 2] * 2 + [1 / 6] * 6]))
 
 
 # --- the critic ---------------------------------------------------------------------------------------

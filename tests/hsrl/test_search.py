@@ -15,7 +15,12 @@ USER = torch.tensor([0, 3, 5])
 
 
 def find(agent, slate=4, width=64, *, user=USER, history=HISTORY, forbid=True, seed=None, by_score=False):
-    """``search`` for some users; ``seed`` ``None`` is beam search."""
+    """Items of ``search`` for some users; ``seed`` ``None`` is beam search."""
+    return found_by(agent, slate, width, user, history, forbid, seed, by_score).items
+
+
+def found_by(agent, slate, width, user, history, forbid, seed, by_score):
+    """All that ``search`` returns."""
     policy = agent.networks.policy
     with torch.no_grad():
         state, tables = agent.encode(user, history)
@@ -33,6 +38,18 @@ def retire(agent, *items: int) -> set[int]:
     live[list(items)] = False
     agent.trie.set_live(live)
     return set(range(1, len(live))) - set(items)
+
+
+@pytest.mark.parametrize("context", ["sampled", "expected", "state"])
+@pytest.mark.parametrize("seed", [None, 3])
+@pytest.mark.parametrize("forbid", [False, True])
+def test_found_items_come_with_their_log_probabilities(make_agent, context, seed, forbid):
+    agent = make_agent(items=14, sizes=(2, 3, 2), context=context)
+    found = found_by(agent, 4, 6, USER, HISTORY, forbid, seed, False)
+    state, tables = agent.encode(USER, HISTORY)
+    followed = agent.networks.policy.follow(state, tables, agent.trie, found.items)
+    for joint, expected in zip(found.log_joint, followed.log_joint, strict=True):
+        torch.testing.assert_close(joint.double(), expected, atol=1e-5, rtol=1e-5)
 
 
 # --- beam search --------------------------------------------------------------------------------------
