@@ -23,6 +23,9 @@ LEAST = 1e-12
 rounding. An item ahead of all its siblings by more than T·ln(1/LEAST) leaves them more than it should when it
 is excluded."""
 
+_LARGEST = 600.0
+"""−log of the least probability that is told from zero."""
+
 
 class Slots(NamedTuple):
     """The slots of a slate, as the policy sees them."""
@@ -117,18 +120,21 @@ def exclude(
         slots: K.
         earlier_slots: whether slots exclude the slots before them.
     """
-    leaf = log_joint[-1].masked_fill(~counts, float("-inf"))[:, None]  # (B, 1, K + E)
+    mass = log_joint[-1].exp().masked_fill(~counts, 0.0)[..., None]  # (B, K + E, 1)
     index = torch.arange(counts.shape[1], device=counts.device)
     taken = (index[None, :] >= slots) | ((index[None, :] < index[:slots, None]) & earlier_slots)  # (K, K + E)
     log_mass = []
     for level, joint in enumerate(log_joint[:-1]):
         own = joint[:, :slots]
-        below = taken & _below(node, level, slots, 0)
-        # An item is no more probable than a node above it, whatever rounding or another node says.
-        share = (leaf - own[..., None]).masked_fill(~below, float("-inf")).clamp(max=0.0).exp().sum(dim=2)
-        log_mass.append(own + (1 - share).clamp(min=LEAST).log())
+        below = (taken & _below(node, level, slots, 0)).to(mass.dtype)
+        log_mass.append(own + log_share_left((below @ mass).squeeze(-1), own))
     log_mass.append(log_joint[-1][:, :slots])  # the item itself is never excluded
     return torch.stack(log_mass, dim=-1).diff(dim=-1).float()
+
+
+def log_share_left(mass: Tensor, log_prob: Tensor) -> Tensor:
+    """Log of the share of nodes' probabilities that is left without ``mass``, float64 of one shape."""
+    return (1 - mass * (-log_prob).clamp(max=_LARGEST).exp()).clamp(min=LEAST).log()
 
 
 def restrict(log_joint: Sequence[Tensor], node: Tensor, shown: Tensor, slots: int) -> Tensor:

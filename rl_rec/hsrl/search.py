@@ -11,12 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rl_rec.hsrl.likelihood import LEAST, first_occurrence
+from rl_rec.hsrl.likelihood import first_occurrence, log_share_left
 from rl_rec.hsrl.networks import EXACT, Expansion, HierarchicalPolicy, State, Tables, rows_of
 from rl_rec.sids.trie import Trie
-
-_LARGEST = 600.0
-"""−log of the least probability that is told from zero."""
 
 
 class Found(NamedTuple):
@@ -97,8 +94,7 @@ def search(
         if excluded is not None:
             mass, number = excluded.below(level, node, child.shape[2])
             valid = valid & (trie.count[level + 1][child] > number)
-            share = 1 - mass * (-joint).clamp(max=_LARGEST).exp()
-            left = joint + share.clamp(min=LEAST).log()
+            left = joint + log_share_left(mass, joint)
         left = left.masked_fill(~valid, float("-inf"))
         scores = left if noise is None else _perturb(left, score, noise)
         if by_score and level == policy.levels:
