@@ -10,10 +10,14 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from envs import world_folder
 from envs.calibration import Quality, Reliability
@@ -125,3 +129,30 @@ def small_run() -> list[str]:
         "agent.encoder.feedforward=8",
         "agent.item_hidden=4",
     ]
+
+
+class _Largest(TorchDispatchMode):
+    """Watches every operation, forward and backward, for its largest result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for part in tree_leaves(result):
+            if isinstance(part, Tensor):
+                self.numel = max(self.numel, part.numel())
+        return result
+
+
+@pytest.fixture
+def largest_tensor() -> Callable[[Callable[[], object]], int]:
+    """Elements of the largest tensor that a call makes on its way."""
+
+    def measure(call: Callable[[], object]) -> int:
+        with _Largest() as watch:
+            call()
+        return watch.numel
+
+    return measure

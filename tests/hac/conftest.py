@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from envs.catalogue import Catalogue
 from envs.randomness import seeded_weights
@@ -131,30 +129,3 @@ def hand_agent() -> Callable[..., Agent]:
         return Agent(networks, targets.requires_grad_(False), chosen, torch.zeros(2, 1), features)
 
     return make
-
-
-class _Largest(TorchDispatchMode):
-    """Watches every operation, forward and backward, for its largest result."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.numel = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for part in tree_leaves(result):
-            if isinstance(part, Tensor):
-                self.numel = max(self.numel, part.numel())
-        return result
-
-
-@pytest.fixture
-def largest_tensor() -> Callable[[Callable[[], object]], int]:
-    """Elements of the largest tensor that a call makes on its way."""
-
-    def measure(call: Callable[[], object]) -> int:
-        with _Largest() as watch:
-            call()
-        return watch.numel
-
-    return measure

@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from envs.randomness import seeded_weights
 from envs.simulator import Observation
@@ -271,30 +269,3 @@ def token_log_probs() -> Callable[..., list[list[float]]]:
         return rows
 
     return make
-
-
-class _Largest(TorchDispatchMode):
-    """Watches every operation, forward and backward, for its largest result."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.numel = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for part in tree_leaves(result):
-            if isinstance(part, Tensor):
-                self.numel = max(self.numel, part.numel())
-        return result
-
-
-@pytest.fixture
-def largest_tensor() -> Callable[[Callable[[], object]], int]:
-    """Elements of the largest tensor that a call makes on its way."""
-
-    def measure(call: Callable[[], object]) -> int:
-        with _Largest() as watch:
-            call()
-        return watch.numel
-
-    return measure
