@@ -124,7 +124,11 @@ class OffPolicyAlgorithm(Algorithm):
         self.collected = 0  # user-steps, lifetime
         self.updates = 0  # lifetime
         self._validation: Any = None
-        if local:  # one set of weights: nothing to copy between learner and runner
+        self._share_weights()
+
+    def _share_weights(self) -> None:
+        """One set of weights in one process: nothing to copy between learner and runner."""
+        if self.config.num_learners == 0:
             self.learner_group.foreach_learner(lambda learner: self.env_runner.share(learner.module))
 
     def training_step(self) -> None:
@@ -281,6 +285,7 @@ class OffPolicyAlgorithm(Algorithm):
         super().set_state(state)
         if _STATE not in state:
             return
+        self._share_weights()  # policies may keep more of a module than its weights
         own = state[_STATE]
         self.replay.load_state_dict(own["replay"])
         self.collected, self.updates = own["collected"], own["updates"]

@@ -25,7 +25,8 @@ class HSRLPolicy:
     """Serves slates with one set of HSRL weights.
 
     With ``noise`` it explores: K draws without replacement (stochastic beam search), with their
-    log-probabilities stored; without, it shows the K most probable items that beam search finds.
+    log-probabilities stored; without, it shows the best K of the items that beam search finds, by
+    ``settings.rank``.
     """
 
     def __init__(

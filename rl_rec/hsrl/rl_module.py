@@ -1,10 +1,14 @@
 """HSRL's networks as an RLModule: where RLlib finds weights, targets and the rollout policy."""
 
+import hashlib
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from envs.errors import UserError
 from envs.simulator import World, WorldSettings
 from rl_rec.hsrl.catalogue import catalogue_sids
 from rl_rec.hsrl.config import HSRLSettings
@@ -14,6 +18,11 @@ from rl_rec.hsrl.policy import HSRLPolicy
 from rl_rec.rl_module import RecommenderModule
 from rl_rec.sids.trie import Trie
 from rl_rec.transitions import Transitions
+
+
+def _digest(tokens: NDArray[np.int32]) -> int:
+    """Tells one table of semantic IDs from another, in 63 bits."""
+    return int.from_bytes(hashlib.sha256(np.ascontiguousarray(tokens).tobytes()).digest()[:8], "big") >> 1
 
 
 class HSRLModule(RecommenderModule):
@@ -29,6 +38,7 @@ class HSRLModule(RecommenderModule):
         """Networks for a world's features, history length and semantic IDs."""
         codebook, tokens = catalogue_sids(world, self.settings, self.catalogue.live_at(0))
         self.register_buffer("sid_tokens", torch.from_numpy(tokens.copy()))
+        self.register_buffer("sid_digest", torch.tensor(_digest(tokens)))
         self.register_buffer("sid_mean", torch.from_numpy(codebook.mean))
         self.register_buffer("sid_scale", torch.from_numpy(codebook.scale))
         self.register_buffer("sid_beam", torch.tensor(codebook.beam))
@@ -43,12 +53,24 @@ class HSRLModule(RecommenderModule):
         return [*super().get_non_inference_attributes(), "sid_tokens", "sid_mean", "sid_scale", "sid_beam"]
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Take over weights, and the tree of the semantic IDs they were trained on."""
-        before = self.sid_tokens.clone() if hasattr(self, "sid_tokens") else None  # runners have none
+        """Take over weights, and the tree of the semantic IDs they were trained on.
+
+        Policies that were made before keep the tree of before: make them anew.
+
+        Raises:
+            UserError: a runner's machine builds other semantic IDs than the run began with.
+        """
+        before = int(self.sid_digest)
         super().set_state(state)
-        if before is not None and not torch.equal(before, self.sid_tokens):
-            self.trie = Trie(self.sid_tokens.cpu().numpy(), self.trie.sizes, self.item_features)
-            self._live = None
+        if int(self.sid_digest) == before:
+            return
+        if not hasattr(self, "sid_tokens"):  # runners are not sent them
+            raise UserError(
+                "this machine builds other semantic IDs than the run began with: build them once with "
+                "rl-rec sids build and train with agent.sids, or without remote runners"
+            )
+        self.trie = Trie(self.sid_tokens.cpu().numpy(), self.trie.sizes, self.item_features)
+        self._live = None
 
     def rollout_policy(self, world: World, rules: WorldSettings, noise: torch.Generator | None) -> HSRLPolicy:
         """The exploring policy over these networks; ``noise`` ``None`` is greedy."""

@@ -83,7 +83,8 @@ def search(
     users, device = state.s.shape[0], state.s.device
     node = torch.zeros(users, 1, dtype=torch.int64, device=device)
     context = state.s[:, None]
-    dtype = torch.float32 if excluded is None else EXACT  # nothing is subtracted, or something is
+    # Excluded items are subtracted, and from the log-probabilities of draws the slots before.
+    dtype = torch.float32 if excluded is None and noise is None else EXACT
     # Of the nodes above and the node, what is excluded still counted in.
     log_joint = [torch.zeros(users, 1, dtype=dtype, device=device)]
     score = torch.zeros(users, 1, dtype=dtype, device=device)  # what beams are kept by; −inf for padding

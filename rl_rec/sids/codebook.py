@@ -20,6 +20,9 @@ from envs.settings import Settings
 from rl_rec.sids.balance import balanced_assignment
 from rl_rec.sids.kmeans import Floats, Tokens, blocks, fit_centres, means_of, nearest
 
+_LARGEST = 1e18
+"""Of a vector's values: its square still has room in float32."""
+
 
 class SidSettings(Settings):
     """How items become semantic IDs."""
@@ -227,10 +230,13 @@ def _moments(vectors: NDArray[np.floating]) -> tuple[Floats, Floats]:
 
 def _check_finite(vectors: NDArray[np.floating]) -> None:
     for rows in blocks(len(vectors), vectors.shape[1]):
-        finite = np.isfinite(vectors[rows]).all(axis=1)
+        finite = (np.abs(vectors[rows]) <= _LARGEST).all(axis=1)  # NaN is not
         if not finite.all():
             item = rows.start + int(finite.argmin()) + 1
-            raise UserError(f"the vector of item {item} holds NaN or infinity: mend the item features")
+            raise UserError(
+                f"the vector of item {item} holds NaN, infinity or a value beyond {_LARGEST:g}: "
+                "mend the item features"
+            )
 
 
 def _largest(score: Floats, count: int) -> NDArray[np.intp]:

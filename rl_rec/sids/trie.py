@@ -111,10 +111,11 @@ class Trie:
         self._offsets = [torch.arange(width, device=device) for width in self.widths]
 
         squares = float(features.square().sum(dim=0, dtype=torch.float64).max()) if features.numel() else 0.0
-        if squares * _ONE**2 >= 2**62:  # rounded up, they may be a little more
+        if not squares * _ONE**2 < 2**62:  # rounded up, they may be a little more; and NaN is less than nothing
             largest = float(features.abs().max())
             raise UserError(
-                f"item features reach {largest:g}: standardise them, their squares are summed exactly"
+                f"item features reach {largest:g}: standardise them and mend what is no number, "
+                "their squares are summed exactly"
             )
         self.features = features
         self.live = torch.zeros(items + 1, dtype=torch.bool, device=device)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from rl_rec.hsrl import losses as hsrl
 from rl_rec.hsrl.config import HSRLSettings
-from rl_rec.hsrl.losses import Predictions
+from rl_rec.hsrl.losses import Predictions, predict
 from rl_rec.transitions import Transitions
 
 ALL_TERMS = {"td", "policy", "entropy", "cloning", "supervision", "consistency"}
@@ -151,7 +151,8 @@ def test_policy_loss_weighs_by_the_ratio_and_cuts_it_off():
     log_prob = torch.tensor([[[0.5, 0.5, 0.25]]]).log().requires_grad_()
     behaviour = torch.tensor([[[1.0, 0.25, 0.25]]]).log()
     credit, valid, ln2 = torch.tensor([[[1.0, -2.0, 4.0]]]), torch.ones(1, 1), 0.6931472
-    for ratio_max, ratios in ((1.0, (0.5, 1, 1)), (1.5, (0.5, 1.5, 1)), (9.0, (0.5, 2, 1))):
+    cut = {0.25: (0.25, 0.25, 0.25), 1.0: (0.5, 1, 1), 1.5: (0.5, 1.5, 1), 9.0: (0.5, 2, 1)}
+    for ratio_max, ratios in cut.items():
         log_prob.grad = None
         loss = hsrl.policy_loss(log_prob, behaviour, credit, valid, ratio_max)
         a, b, c = ratios
@@ -458,3 +459,48 @@ def test_no_intermediate_of_an_update_is_as_large_as_batch_times_catalogue_times
             sum(hsrl.losses(agent.predict(batch, True), batch, agent.settings).values()).backward()
 
         assert largest_tensor(update) <= 2 * rows * (items + 1) < rows * items * dim
+
+
+def test_no_term_reads_a_slot_that_is_not_valid():
+    settings = HSRLSettings(gamma=0.0, credit_unit="slot", entropy_weight=1, cloning_weight=1, policy_weight=1)
+    batch = Transitions(
+        user=torch.zeros(1, dtype=torch.int64),
+        history=torch.zeros(1, 5, dtype=torch.int64),
+        slate=torch.tensor([[1, 2, 3]]),
+        click=torch.ones(1, 3, dtype=torch.bool),
+        reward=torch.ones(1),
+        terminated=torch.tensor([False]),
+        next_history=torch.zeros(1, 5, dtype=torch.int64),
+        log_prob=torch.zeros(1, 3, 2),
+    )
+    x = torch.arange(6.0).view(1, 3, 2)
+    parts = {
+        "log_prob": -x,
+        "values": x,
+        "entropy": x[..., 0],
+        "response_logits": x[..., 1],
+        "gap": x[..., 0].square(),
+    }
+    fixed = {
+        "weights": torch.tensor([0.5, 0.5]),
+        "future": torch.zeros(1),
+        "valid": torch.tensor([[True, True, False]]),
+    }
+    moved = {name: part.clone() for name, part in parts.items()}
+    for part in moved.values():
+        part[:, 2] -= 7.0
+    one, other = (hsrl.losses(Predictions(**of, **fixed), batch, settings) for of in (parts, moved))
+    assert len(one) == 6 and one == other
+
+
+def test_dropout_is_on_while_learning_alone(make_agent, make_batch):
+    agent = make_agent(encoder={"dim": 4, "heads": 2, "layers": 1, "feedforward": 4, "dropout": 0.5})
+    batch = make_batch()
+
+    def values(seed: int | None) -> Tensor:
+        noise = None if seed is None else torch.Generator().manual_seed(seed)
+        arguments = batch, agent.profiles, agent.trie, False, agent.settings, noise
+        return predict(agent.networks, agent.targets, *arguments).values
+
+    assert torch.equal(values(None), values(None)) and torch.equal(values(1), values(1))
+    assert not torch.equal(values(1), values(2)) and not torch.equal(values(1), values(None))

@@ -128,6 +128,28 @@ def test_what_is_stored_is_what_unchanged_weights_recompute(
     torch.testing.assert_close(ratio, torch.ones_like(ratio), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("forbid", [False, True])
+@pytest.mark.parametrize("bias", [0.0, 30.0, 60.0])
+def test_what_is_stored_is_recomputed_where_one_token_has_nearly_all(make_agent, observe, forbid, bias):
+    agent, observation = make_agent(items=24, temperature=0.3), observe()
+    with torch.no_grad():
+        agent.networks.policy.heads[0].bias[0] += bias
+    decision = agent.policy(3, slate=14, forbid=forbid).act(observation)
+    stored = decision.extras["log_prob"]
+    assert stored.isfinite().all() and stored.max() < 0.01  # as far as LEAST leaves more than there is
+    predictions = agent.predict(with_next(observation, decision), forbid)
+    torch.testing.assert_close(predictions.log_prob, stored, atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("candidates", [None, CANDIDATES])
+def test_draws_do_not_depend_on_how_greedy_slates_are_ordered(make_agent, observe, candidates):
+    observation = observe(candidates=candidates)
+    one, other = (
+        make_agent(rank=rank, temperature=3.0).policy(3).act(observation) for rank in ("score", "probability")
+    )
+    assert torch.equal(one.slate, other.slate)
+
+
 def test_stored_log_probabilities_sum_to_plackett_luce(make_agent, observe, probabilities):
     agent, observation = make_agent(temperature=2.0), observe(live=LIVE)
     agent.trie.set_live(LIVE)

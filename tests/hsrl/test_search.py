@@ -44,7 +44,7 @@ def retire(agent, *items: int) -> set[int]:
 @pytest.mark.parametrize("seed", [None, 3])
 @pytest.mark.parametrize("forbid", [False, True])
 def test_found_items_come_with_their_log_probabilities(make_agent, context, seed, forbid):
-    agent = make_agent(items=14, sizes=(2, 3, 2), context=context)
+    agent = make_agent(items=60, sizes=(2, 3, 2), context=context)
     found = found_by(agent, 4, 6, USER, HISTORY, forbid, seed, False)
     state, tables = agent.encode(USER, HISTORY)
     followed = agent.networks.policy.follow(state, tables, agent.trie, found.items)

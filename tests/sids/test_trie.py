@@ -1,5 +1,6 @@
 """The prefix tree against a dictionary of prefixes, also after items retire and are born again."""
 
+import math
 from collections import defaultdict
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from envs.errors import UserError
 from rl_rec.sids.trie import Trie
 
 
@@ -236,3 +238,11 @@ def test_no_array_is_larger_than_the_catalogue():
     arrays = [trie.item, trie.bucket, trie.path, trie.live, *trie._sums, *trie.token, *trie.first, *trie.degree]
     assert max(len(array) for array in [*arrays, *trie.count]) <= items + 1
     assert trie.nbytes() == sum(a.nbytes for a in [*arrays, *trie.count])
+
+
+@pytest.mark.parametrize("value", [1e4, math.inf, math.nan])
+def test_features_beyond_exact_sums_are_refused(value):
+    features = torch.ones(4, 2)
+    features[2, 1] = value
+    with pytest.raises(UserError, match="standardise"):
+        Trie(np.array([[-1], [0], [1], [0]]), (2,), features)
