@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import click
@@ -115,6 +116,7 @@ def summarise(run: Any) -> dict[str, Any]:
     """What a finished run reached, plain data."""
     results = run.results()
     last = results[-1] if results else {}
+    speeds = [result["user_steps_per_s"] for result in results if "user_steps_per_s" in result]
     evaluations = [result["evaluation"]["return_mean"] for result in results if "evaluation" in result]
     return {
         "run": str(run.path),
@@ -124,7 +126,7 @@ def summarise(run: Any) -> dict[str, Any]:
         "updates": int(last.get("num_updates_lifetime", 0)),
         "replay_ratio": last.get("replay_ratio"),
         "validation_return": evaluations[-1] if evaluations else None,
-        "user_steps_per_s": last.get("user_steps_per_s"),
+        "user_steps_per_s": median(speeds) if speeds else None,
         "time_s": last.get("time_total_s"),
     }
 

@@ -112,23 +112,29 @@ def crossing(ratios: Mapping[int, float]) -> float | None:
     return None
 
 
+_PADDED = {
+    "fixed": "fixed padding: a node's children padded to V, the same work for any catalogue",
+    "fitted": "fitted padding: to the most children of any node",
+}
+
+
 def decode_table(result: Mapping[str, Any]) -> Group:
     """What a person sees."""
     parts: list[Any] = []
     for padding, by_size in result["padding"].items():
-        table = Table(box=None, pad_edge=False, title=f"{padding} padding", title_justify="left")
-        for heading in ("N", *VARIANTS.values(), "tables MB", "built s"):
+        table = Table(box=None, pad_edge=False, title=_PADDED[padding], title_justify="left")
+        for heading in ("N", *VARIANTS.values(), "tables MiB", "built s"):
             table.add_column(heading, justify="right")
         for items, figures in by_size.items():
             cells = [
-                f"{of['ms_per_slate']:.3g}\n{of['ratio_to_smallest']:.2f}x\n{of['peak_bytes'] / 2**20:,.1f} MB"
+                f"{of['ms_per_slate']:.3g}\n{of['ratio_to_smallest']:.2f}x\n{of['peak_bytes'] / 2**20:,.1f} MiB"
                 for of in (figures[name] for name in VARIANTS)
             ]
             table.add_row(
                 f"{int(items):,}", *cells, f"{figures['table_bytes'] / 2**20:,.0f}", f"{figures['built_s']:.1f}"
             )
         crossings = ", ".join(
-            f"{VARIANTS[name]} from {items:,.0f} items" if items else f"{VARIANTS[name]} nowhere measured"
+            f"{VARIANTS[name]} from {items:,.0f} items" if items else f"{VARIANTS[name]} at no size measured"
             for name, items in result["cheaper_than_hac_from"][padding].items()
         )
         parts += [table, f"cheaper than HAC: {crossings}", ""]
@@ -140,7 +146,7 @@ def decode_table(result: Mapping[str, Any]) -> Group:
     return Group(*parts, what)
 
 
-VARIANTS = {"beam_k": "beam K", "beam_wide": "wide beam", "sampled": "sampled", "hac": "HAC"}
+VARIANTS = {"beam_k": "beam K", "beam_wide": "wide beam", "sampled": "draws", "hac": "HAC"}
 """What is measured: beam search, a wider one, draws without replacement (their beam is K), and all scores."""
 
 

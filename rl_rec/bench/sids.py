@@ -74,7 +74,7 @@ def bench_sids(settings: SidBenchSettings, progress: Progress) -> dict[str, Any]
         "threads": settings.threads,
         "data_mb": settings.items * settings.dimensions * 4 / 2**20,
         "variants": variants,
-        "faiss": "measured" if has_faiss else "not installed: pip install 'rl-rec[bench]' to compare",
+        "faiss": "measured" if has_faiss else "not installed: pip install -e '.[bench]' to compare",
     }
     if has_faiss:
         # Other processes take wall time, not CPU time; on several threads only the wall counts.

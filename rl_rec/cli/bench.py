@@ -98,7 +98,10 @@ def simulator(**options: Any) -> None:
 @agent_option
 @with_ray_option
 def rollout(with_ray: bool, **options: Any) -> None:
-    """Serve users with an agent's exploring policy: the bare loop, and RLlib's env runner beside it."""
+    """Serve users with an exploring policy.
+
+    The bare loop, and RLlib's env runner beside it.
+    """
     from rl_rec.bench.rollout import bench_rollout
 
     _run(lambda settings, progress: bench_rollout(settings, with_ray, progress), options)
@@ -118,7 +121,9 @@ def replay(**options: Any) -> None:
 @agent_option
 @with_ray_option
 def train(with_ray: bool, **options: Any) -> None:
-    """Train an agent: the fast loop beside a plain one with the same gradients, and RLlib's algorithm.
+    """Train an agent, fast and plain.
+
+    The fast loop beside a plain one with the same gradients, and RLlib's algorithm.
 
     The plain loop (every layer over all positions, a pass per loss, features gathered and projected, for HSRL
     the whole tree walked) is the check of exactness and the denominator of the ratio. HSRL is measured beside
@@ -139,10 +144,11 @@ def train(with_ray: bool, **options: Any) -> None:
 @seed_option
 @json_option
 def sids(assignments: tuple[str, ...], seed: int | None, as_json: bool, **sizes: int) -> None:
-    """Fit and encode semantic IDs, 3 x 256 tokens by default, beside faiss' residual quantizer.
+    """Fit and encode semantic IDs, beside faiss.
 
-    Each runs in a process of its own on the same vectors, faiss with its default beam and with a beam of 1.
-    Needs faiss-cpu (pip install 'rl-rec[bench]'); without it only ours is measured.
+    3 x 256 tokens by default, beside faiss' residual quantizer. Each runs in a process of its own on the
+    same vectors, faiss with its default beam and with a beam of 1. Needs faiss-cpu (pip install -e
+    '.[bench]'); without it only ours is measured.
     """
     from rl_rec.bench.sids import SidBenchSettings, bench_sids, sids_table
 
@@ -166,10 +172,10 @@ def sids(assignments: tuple[str, ...], seed: int | None, as_json: bool, **sizes:
 def decode(
     items: str | None, assignments: tuple[str, ...], seed: int | None, as_json: bool, **sizes: int
 ) -> None:
-    """Choose slates for given states from catalogues of any size: HSRL's tree beside HAC's scores.
+    """Choose slates from catalogues of any size.
 
-    Semantic IDs are random, 3 x 256 by default. Each catalogue has a process of its own; 10 million items need
-    about 12 GB of memory.
+    For given states, by HSRL's tree, beside HAC's scores. Semantic IDs are random, 3 x 256 by default. Each
+    catalogue has a process of its own; 10 million items need about 12 GB of memory.
     """
     from rl_rec.bench.decode import DecodeSettings, bench_decode, decode_table
 

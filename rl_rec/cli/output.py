@@ -18,6 +18,8 @@ console = Console(stderr=True, highlight=False)
 """For people: notices and progress. Results never go here."""
 
 _RESERVED = "rl_rec.reserved_stdout"
+_WIDTH = 160
+"""Columns of text that goes to no terminal."""
 
 
 def emit(
@@ -37,7 +39,9 @@ def emit(
         stream.write(json.dumps(json_value(result), indent=2, allow_nan=False) + "\n")
         stream.flush()
         return
-    Console(highlight=False).print((render or entries_table)(result))
+    # A pipe or a file has no width of its own: 80 columns would crop tables for nobody's sake.
+    narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
+    Console(highlight=False, width=None if narrow else _WIDTH).print((render or entries_table)(result))
 
 
 def entries_table(result: Mapping[str, Any]) -> Table:

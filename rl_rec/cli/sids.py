@@ -54,9 +54,10 @@ def build(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Fit residual k-means to the items, and write codebook, table, report and plot.
+    """Fit residual k-means to the items.
 
-    The error is what each level leaves of the standardised vectors; items that share an ID collide.
+    Writes codebook, table, report and plot. The error is what each level leaves of the standardised
+    vectors; items that share an ID collide.
     """
     from rl_rec.provenance import describe_run
     from rl_rec.sids import folder
@@ -103,10 +104,11 @@ def build(
 @overwrite_option
 @json_option
 def encode(source: Path, data: Path, out: Path | None, overwrite: bool, as_json: bool) -> None:
-    """Give the items of another dataset with the same features tokens of an existing codebook.
+    """Give other items tokens of a codebook.
 
-    Items are the same where their ids are, and keep their tokens; new ones get their nearest centres. Columns
-    learned from likes must come from the same factorisation. Without --out the JSON holds the tokens.
+    The other dataset needs the same features. Items are the same where their ids are, and keep their
+    tokens; new ones get their nearest centres. Columns learned from likes must come from the same
+    factorisation. Without --out the JSON holds the tokens.
     """
     from rl_rec.sids import folder
     from rl_rec.sids.build import encode_dataset, write_tokens
