@@ -10,7 +10,7 @@ from rl_rec.hsrl.config import HSRLSettings
 from rl_rec.hsrl.networks import HSRLNetworks
 from rl_rec.hsrl.policy import HSRLPolicy, load_policy
 from rl_rec.rollout import Rollout
-from rl_rec.sids.codebook import SidSettings, fit_codebook
+from rl_rec.sids.codebook import Codebook, SidSettings, fit_codebook
 from rl_rec.sids.trie import Trie
 from rl_rec.transitions import Transitions
 
@@ -269,6 +269,21 @@ def test_items_that_came_later_are_encoded_and_can_be_shown(make_world):
     weights["sid_tokens"][1] = (weights["sid_tokens"][1] + 1) % 4
     moved = load_policy(weights, grown, RULES, SAVED).trie
     assert moved.token[1][moved.path[1, 0]] == weights["sid_tokens"][1, 0]
+
+
+def test_later_items_are_encoded_with_the_beam_of_the_codebook(make_world):
+    world, grown = make_world(20), make_world(80)
+    grown.item_features[:21] = world.item_features
+    weights, _ = saved(world)
+    centres = tuple(weights[f"networks.policy.centres_{level}"] for level in range(2))
+    encoded = {}
+    for beam in (1, 4):
+        trie = load_policy(weights | {"sid_beam": np.array(beam)}, grown, RULES, SAVED).trie
+        found = [trie.token[level + 1][trie.path[21:, level]] for level in range(2)]
+        encoded[beam] = torch.stack(found, dim=1).tolist()
+        codebook = Codebook(weights["sid_mean"], weights["sid_scale"], centres, beam)
+        assert encoded[beam] == codebook.encode(grown.item_features[21:].numpy()).tolist()
+    assert encoded[1] != encoded[4]
 
 
 @pytest.mark.parametrize(
