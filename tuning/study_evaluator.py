@@ -47,7 +47,8 @@ def evaluations(
     remote = ray.remote(num_cpus=1, num_gpus=gpus)(_Evaluator)
     about = plan.simulator.resolve(), plan.split, plan.episodes, plan.base.device
     trials = {cell.name: trial_config(cell, plan.simulator, out) for cell in plan.cells()}
-    pool = ActorPool([remote.remote(*about) for _ in range(processes)])
+    actors = [remote.remote(*about) for _ in range(processes)]
+    pool = ActorPool(actors)
 
     def start(actor: Any, job: Job) -> Any:
         rules = plan.rules(job.world, job.serve).model_dump(mode="json")
@@ -59,6 +60,9 @@ def evaluations(
         if isinstance(error.cause, UserError):
             raise error.cause from None
         raise
+    finally:  # an exception's traceback would keep them alive
+        for actor in actors:
+            ray.kill(actor)
 
 
 class _Evaluator:
