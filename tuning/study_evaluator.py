@@ -47,8 +47,7 @@ def evaluations(
     remote = ray.remote(num_cpus=1, num_gpus=gpus)(_Evaluator)
     about = plan.simulator.resolve(), plan.split, plan.episodes, plan.base.device
     trials = {cell.name: trial_config(cell, plan.simulator, out) for cell in plan.cells()}
-    actors = [remote.remote(*about) for _ in range(processes)]
-    pool = ActorPool(actors)
+    pool = ActorPool([remote.remote(*about) for _ in range(processes)])
 
     def start(actor: Any, job: Job) -> Any:
         rules = plan.rules(job.world, job.serve).model_dump(mode="json")
@@ -60,9 +59,6 @@ def evaluations(
         if isinstance(error.cause, UserError):
             raise error.cause from None
         raise
-    finally:  # an exception's traceback would keep them alive
-        for actor in actors:
-            ray.kill(actor)
 
 
 class _Evaluator:
