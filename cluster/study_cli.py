@@ -64,13 +64,7 @@ _DEFAULTS: Mapping[str, Any] = {"seeds": 5, "episodes": 2048, "split": "test"}
     help="Whose users to evaluate on; choose settings on validation.  [default: test]",
 )
 @click.option("--episodes", type=click.IntRange(min=1), help="Users served per evaluation.  [default: 2048]")
-@click.option(
-    "--parallel",
-    type=click.IntRange(min=1),
-    default=2,
-    show_default=True,
-    help="Runs at once, and evaluations.",
-)
+@click.option("--parallel", type=click.IntRange(min=1), default=2, show_default=True, help="Runs at once.")
 @click.option("--address", help="A running Ray cluster; by default Ray is started here.")
 @set_option
 @json_option

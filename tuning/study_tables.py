@@ -4,17 +4,17 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from envs.progress import Progress
-from rl_rec.comparison import REFERENCES
+from envs.world_folder import FittedWorld
+from rl_rec.comparison import REFERENCES, Comparison
 from rl_rec.json_values import json_value
+from rl_rec.run_folder import newest_weights
 from tuning.intervals import interval95
-from tuning.study_evaluator import Job, evaluations
 from tuning.study_plan import Cell, StudyPlan
 
 RESULTS_FILE = "results.csv"
@@ -22,60 +22,68 @@ _NOT_COLUMNS = ("seed", "world", "data_fingerprint", "return_ci95", "random_retu
 
 
 def make_tables(
-    plan: StudyPlan, out: Path, failed: Mapping[str, str], parallel: int, progress: Progress
+    plan: StudyPlan, fitted: FittedWorld, out: Path, failed: Mapping[str, str], progress: Progress
 ) -> list[dict[str, Any]]:
     """Evaluate every trained agent in every serving condition; ``results.csv`` grows with each table.
 
-    Needs a running Ray.
-
     Args:
         plan: the study.
+        fitted: its simulator.
         out: its folder.
         failed: by trial, why it could not be trained.
-        parallel: policies to evaluate at once.
         progress: called after each evaluation.
 
     Returns:
         One entry per training world and serving condition, plain data.
     """
     cells = plan.cells()
-    # Different worlds may be served alike: a reference policy is evaluated once under the same rules.
-    rules = {(world, serve): plan.rules(world, serve) for world, serve in product(plan.worlds, plan.serves)}
-    first: dict[tuple[str, str], Job] = {}
-    jobs: list[Job] = []
-    for (world, serve), served in rules.items():
-        for name in REFERENCES:
-            job = first.setdefault((served.model_dump_json(), name), Job(world, serve, name))
-            if job.world == world and job.serve == serve:
-                jobs.append(job)
-        jobs += [Job(world, serve, c.name) for c in cells if c.world == world and c.name not in failed]
-    evaluated: dict[Job, dict[str, Any]] = {}
-    remaining = evaluations(plan, out, jobs, parallel)
+    per_table = len(REFERENCES) + len(cells) // len(plan.worlds)
+    total, done = per_table * len(plan.worlds) * len(plan.serves), 0
+    known: dict[str, tuple[Comparison, dict[str, Any]]] = {}  # by rules: different worlds may serve alike
     tables: list[dict[str, Any]] = []
-    for (world, serve), served in rules.items():
-        of_world = [cell for cell in cells if cell.world == world]
-        references = {name: first[served.model_dump_json(), name] for name in REFERENCES}
-        agents = {cell.name: Job(world, serve, cell.name) for cell in of_world if cell.name not in failed}
-        while not evaluated.keys() >= {*references.values(), *agents.values()}:
-            job, figures = next(remaining)
-            evaluated[job] = figures
-            progress(len(evaluated), len(jobs), job.policy)
-        tables.append(
-            {
-                "world_name": world,
-                "serve_name": serve,
-                "world": plan.rules(world).model_dump(mode="json"),
-                "served": served.model_dump(mode="json"),
-                "rows": _rows(
-                    {name: evaluated[job] for name, job in references.items()},
-                    of_world,
-                    {name: evaluated[job] for name, job in agents.items()},
-                    failed,
-                ),
-            }
-        )
-        _write_results(tables, out / RESULTS_FILE)
+
+    def evaluated(name: str) -> None:
+        nonlocal done
+        done += 1
+        progress(done, total, name)
+
+    for world in plan.worlds:
+        for serve in plan.serves:
+            rules = plan.rules(world, serve)
+            key = rules.model_dump_json()
+            if key not in known:
+                comparison = Comparison(
+                    fitted, plan.split, rules, plan.episodes, seed=0, device=plan.base.device
+                )
+                known[key] = (comparison, {})
+            comparison, references = known[key]
+            for reference in REFERENCES:
+                if reference not in references:
+                    references[reference] = comparison.run_reference(reference)
+                evaluated(reference)
+            figures: dict[str, dict[str, Any]] = {}
+            for cell in (cell for cell in cells if cell.world == world):
+                if cell.name not in failed:
+                    weights = newest_weights(out / cell.name)
+                    policy = cell.agent.load_policy(weights, comparison.world, rules, cell.settings.agent)
+                    figures[cell.name] = comparison.run(_serving(policy))
+                evaluated(cell.name)
+            of_world = [cell for cell in cells if cell.world == world]
+            tables.append(
+                {
+                    "world_name": world,
+                    "serve_name": serve,
+                    "world": plan.rules(world).model_dump(mode="json"),
+                    "served": rules.model_dump(mode="json"),
+                    "rows": _rows(references, of_world, figures, failed),
+                }
+            )
+            _write_results(tables, out / RESULTS_FILE)
     return tables
+
+
+def _serving(policy: Any) -> Any:
+    return lambda _simulator: policy
 
 
 def _rows(

@@ -6,7 +6,6 @@ configuration names, so that runs of several algorithms share a queue.
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from envs.files import read_json, write_json
 from rl_rec.agents import Agent
 from rl_rec.checkpoint import verify
 from rl_rec.run_folder import checkpoints
-from tuning.study_plan import Cell
 
 _START = "start"
 _PROGRESS = "progress.json"
@@ -26,8 +24,8 @@ _PROGRESS = "progress.json"
 class StudyTrial(Trainable):
     """Delegates to an algorithm.
 
-    Its configuration, under ``trial``, is of ``trial_config``; in ``folder``, ``prepare`` may have left a
-    checkpoint to start from.
+    Its configuration, under ``trial``: ``name``, ``agent`` (the fields of an ``Agent``), ``simulator``,
+    ``settings`` (plain data) and ``folder``, where ``prepare`` may have left a checkpoint to start from.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -70,17 +68,6 @@ class StudyTrial(Trainable):
         asked = rllib_config.algo_class.default_resource_request(rllib_config.to_dict())
         assert isinstance(asked, PlacementGroupFactory)
         return asked
-
-
-def trial_config(cell: Cell, simulator: Path, out: Path) -> dict[str, Any]:
-    """A trial's configuration for ``StudyTrial``: plain data, so that Tune can copy and store it."""
-    return {
-        "name": cell.name,
-        "agent": asdict(cell.agent),
-        "simulator": str(simulator.resolve()),
-        "settings": cell.settings.model_dump(mode="json"),
-        "folder": str(out / cell.name),
-    }
 
 
 def _rllib_config(config: Mapping[str, Any]) -> Any:
