@@ -15,6 +15,7 @@ import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 from typing_extensions import Self
@@ -27,7 +28,9 @@ from rl_rec import checkpoint
 from rl_rec import metrics as names
 from rl_rec.env_runner import BatchedEnvRunner, Columns
 from rl_rec.evaluation import evaluate
+from rl_rec.learner import OffPolicyLearner
 from rl_rec.replay import Replay
+from rl_rec.rl_module import RecommenderModule
 from rl_rec.stopwatch import StopWatch
 from rl_rec.train_settings import TrainSettings
 
@@ -41,10 +44,13 @@ class OffPolicyConfig(AlgorithmConfig):
     """
 
     settings_class: ClassVar[type[TrainSettings[Any]]]
+    module_class: ClassVar[type[RecommenderModule]]
 
     def __init__(self, algo_class: type[Algorithm] | None = None) -> None:
         super().__init__(algo_class=algo_class)
-        self.settings: dict[str, Any] = {}
+        agent_class = self.settings_class.model_fields["agent"].annotation
+        assert agent_class is not None
+        self.settings: dict[str, Any] = self.settings_class(agent=agent_class()).model_dump(mode="json")
         """``TrainSettings`` as plain data: what Tune searches over."""
         self.env_runner_cls = BatchedEnvRunner
         # Every train() would end with a gather of connector states, which there are none of.
@@ -59,6 +65,14 @@ class OffPolicyConfig(AlgorithmConfig):
         # A dead runner is noticed after 10 s instead of minutes.
         self.env_runner_health_probe_timeout_s = 10.0
         self.env_runner_restore_timeout_s = 60.0
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """The algorithm's networks."""
+        return RLModuleSpec(module_class=self.module_class)
+
+    def get_default_learner_class(self) -> type:
+        """The same for all: losses are the module's."""
+        return OffPolicyLearner
 
     def recommender(self, simulator: str, settings: TrainSettings[Any]) -> Self:
         """Train on the simulator folder ``simulator`` with ``settings``."""
@@ -113,6 +127,12 @@ class OffPolicyAlgorithm(Algorithm):
     """Collects, stores and learns, with the replay ratio held exactly in every mode."""
 
     config: OffPolicyConfig
+    config_class: ClassVar[type[OffPolicyConfig]]
+
+    @classmethod
+    def get_default_config(cls) -> OffPolicyConfig:
+        """The algorithm's defaults."""
+        return cls.config_class()
 
     def setup(self, config: Any) -> None:
         """Build runners, learners and the replay."""

@@ -1,6 +1,5 @@
-"""What the Learners of all off-policy algorithms share: update, targets, loss figures, NaN."""
+"""The Learner of every off-policy algorithm: update, targets, loss figures, NaN. Losses are the module's."""
 
-import abc
 import math
 from typing import Any
 
@@ -10,6 +9,8 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from torch import Tensor
 
 from envs.randomness import stream_seed
+from rl_rec.rl_module import PREDICTIONS, RecommenderModule
+from rl_rec.transitions import Transitions
 
 
 class NonFiniteLossError(RuntimeError):
@@ -35,20 +36,19 @@ class OffPolicyLearner(TorchLearner):
         seed = stream_seed(self.config.train_settings().seed, self._learner_index or 0, 4)
         self._noise = torch.Generator(self.device).manual_seed(seed)
         for module_id in self.module.keys():  # noqa: SIM118 (not iterable itself)
-            module = self.module[module_id].unwrapped()
+            module = self._recommender(module_id)
             module.noise = self._noise
-            networks, targets = module.networks, module.targets
-            self._followed = (list(targets.parameters()), list(networks.parameters()))
+            self._followed = (list(module.targets.parameters()), list(module.networks.parameters()))
+
+    def _recommender(self, module_id: str) -> RecommenderModule:
+        module = self.module[module_id].unwrapped()
+        assert isinstance(module, RecommenderModule)
+        return module
 
     def configure_optimizers_for_module(self, module_id: str, config: AlgorithmConfig | None = None) -> None:
-        """Adam for whatever the policy is made of, and another for the critic."""
-        module = self.module[module_id].unwrapped()
+        """One Adam for each of the module's groups of parameters."""
         run = self.config.train_settings()
-        groups = {
-            "actor": (module.networks.policy_parameters(), module.settings.actor_lr),
-            "critic": (list(module.networks.critic.parameters()), module.settings.critic_lr),
-        }
-        for name, (parameters, lr) in groups.items():
+        for name, (parameters, lr) in self._recommender(module_id).parameter_groups().items():
             self.register_optimizer(
                 module_id=module_id,
                 optimizer_name=name,
@@ -57,17 +57,11 @@ class OffPolicyLearner(TorchLearner):
                 lr_or_lr_schedule=[[0, lr], [run.steps, lr * run.lr_final]],
             )
 
-    @abc.abstractmethod
-    def loss_terms(
-        self, module_id: str, outputs: dict[str, Tensor], batch: dict[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Loss terms to be summed, and further scalars to be watched."""
-
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
     ) -> Tensor:
         """Sum of the terms; figures are summed up on the device."""
-        terms, watched = self.loss_terms(module_id, fwd_out, batch)
+        terms, watched = self._recommender(module_id).loss_terms(fwd_out[PREDICTIONS], Transitions(**batch))
         for name, value in {**{f"loss/{name}": term for name, term in terms.items()}, **watched}.items():
             value = value.detach()
             self._sums[name] = self._sums[name] + value if name in self._sums else value

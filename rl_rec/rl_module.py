@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, TargetNetworkAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
-from torch import nn
+from torch import Tensor, nn
 
 from envs.catalogue import Catalogue
 from envs.randomness import seeded_weights
@@ -15,16 +15,25 @@ from envs.rllib import world_from_env_config
 from envs.settings import Settings
 from envs.simulator import World, WorldSettings
 from rl_rec.policy import Policy
+from rl_rec.transitions import Transitions
+
+PREDICTIONS = "predictions"
+
+LossTerms = dict[str, Tensor]
+"""Scalars by name."""
 
 
 class RecommenderModule(TorchRLModule, TargetNetworkAPI, InferenceOnlyAPI):
     """Thin: sizes come from the world, everything else from the algorithm's folder.
 
     ``model_config``: ``env_config`` (where the world is), ``agent`` (the settings as plain data), ``seed``,
-    ``device``. The networks must have a ``critic``, which rollouts do without.
+    ``device``. The networks must have ``policy_parameters()``, what the actor's optimizer moves, and may have a
+    ``critic`` with an optimizer of its own.
     """
 
     settings_class: ClassVar[type[Settings]]
+    rollouts_without: ClassVar[tuple[str, ...]] = ("critic",)
+    """Parts of the networks that rollouts do without."""
     networks: Any
     targets: Any
 
@@ -42,7 +51,8 @@ class RecommenderModule(TorchRLModule, TargetNetworkAPI, InferenceOnlyAPI):
             self.networks = self.make_networks(world, rules)
         self.noise: torch.Generator | None = None
         if self.inference_only:
-            del self.networks.critic  # RLlib would look for a nested attribute in the wrong place
+            for name in self.rollouts_without:  # RLlib would look for nested attributes in the wrong place
+                delattr(self.networks, name)
         else:
             self.make_target_networks()
 
@@ -54,6 +64,24 @@ class RecommenderModule(TorchRLModule, TargetNetworkAPI, InferenceOnlyAPI):
     def rollout_policy(self, world: World, rules: WorldSettings, noise: torch.Generator | None) -> Policy:
         """The exploring policy over these networks; ``noise`` ``None`` is greedy."""
 
+    @abc.abstractmethod
+    def predict(self, batch: Transitions) -> Any:
+        """What the losses need, from one forward pass over a batch."""
+
+    @abc.abstractmethod
+    def loss_terms(self, predictions: Any, batch: Transitions) -> tuple[LossTerms, LossTerms]:
+        """Loss terms to be summed, and further scalars to be watched."""
+
+    def parameter_groups(self) -> dict[str, tuple[list[nn.Parameter], float]]:
+        """What each optimizer moves, and its step size."""
+        groups = {"actor": (self.networks.policy_parameters(), self.settings.actor_lr)}
+        if hasattr(self.networks, "critic"):
+            groups["critic"] = (list(self.networks.critic.parameters()), self.settings.critic_lr)
+        return groups
+
+    def _forward_train(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return {PREDICTIONS: self.predict(Transitions(**batch))}
+
     def make_target_networks(self) -> None:
         """Targets begin as a copy."""
         self.targets = copy.deepcopy(self.networks).requires_grad_(False)
@@ -64,4 +92,4 @@ class RecommenderModule(TorchRLModule, TargetNetworkAPI, InferenceOnlyAPI):
 
     def get_non_inference_attributes(self) -> list[str]:
         """What rollouts do without."""
-        return ["targets", "networks.critic"]
+        return ["targets", *(f"networks.{name}" for name in self.rollouts_without)]

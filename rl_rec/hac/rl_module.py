@@ -6,10 +6,10 @@ import torch
 
 from envs.simulator import World, WorldSettings
 from rl_rec.hac.config import HACSettings
-from rl_rec.hac.losses import predict
+from rl_rec.hac.losses import Predictions, losses, predict
 from rl_rec.hac.networks import HACNetworks
 from rl_rec.hac.policy import HACPolicy
-from rl_rec.rl_module import RecommenderModule
+from rl_rec.rl_module import LossTerms, RecommenderModule
 from rl_rec.transitions import Transitions
 
 
@@ -41,11 +41,12 @@ class HACModule(RecommenderModule):
         state = self.networks.state(tables, self.profiles[batch["user"]], batch["history"])
         return {"hyper_action": self.networks.hyper_actor(state)}
 
-    def _forward_train(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
-        predictions = predict(
+    def predict(self, batch: Transitions) -> Predictions:
+        """What HAC's losses need."""
+        return predict(
             self.networks,
             self.targets,
-            Transitions(**batch),
+            batch,
             self.profiles,
             self.item_features,
             self.forbid_repeats,
@@ -53,4 +54,13 @@ class HACModule(RecommenderModule):
             self.noise,
             self.catalogue,
         )
-        return predictions._asdict()
+
+    def loss_terms(self, predictions: Predictions, batch: Transitions) -> tuple[LossTerms, LossTerms]:
+        """HAC's losses, and values to be watched."""
+        watched = {
+            "q_mean": predictions.q.detach().mean(),
+            "target_mean": predictions.target.mean(),
+            "policy_q_mean": predictions.policy_q.detach().mean(),
+            "hyper_action_norm": predictions.mu.detach().norm(dim=1).mean(),
+        }
+        return losses(predictions, batch, self.settings), watched

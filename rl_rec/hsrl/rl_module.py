@@ -12,10 +12,10 @@ from envs.errors import UserError
 from envs.simulator import World, WorldSettings
 from rl_rec.hsrl.catalogue import catalogue_sids
 from rl_rec.hsrl.config import HSRLSettings
-from rl_rec.hsrl.losses import predict
+from rl_rec.hsrl.losses import Predictions, losses, predict
 from rl_rec.hsrl.networks import HSRLNetworks
 from rl_rec.hsrl.policy import HSRLPolicy
-from rl_rec.rl_module import RecommenderModule
+from rl_rec.rl_module import LossTerms, RecommenderModule
 from rl_rec.sids.trie import Trie
 from rl_rec.transitions import Transitions
 
@@ -90,20 +90,34 @@ class HSRLModule(RecommenderModule):
         policy = networks.policy
         return policy.state(policy.tables(self.trie), self.profiles[batch["user"]], batch["history"]).s
 
-    def _forward_train(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
-        transitions = Transitions(**batch)
-        live, _next = self.catalogue.live_in_batch(transitions.clock)
+    def predict(self, batch: Transitions) -> Predictions:
+        """What HSRL's losses need."""
+        live, _next = self.catalogue.live_in_batch(batch.clock)
         if live is not None and live is not self._live:
             self.trie.set_live(live)
             self._live = live
-        predictions = predict(
+        return predict(
             self.networks,
             self.targets,
-            transitions,
+            batch,
             self.profiles,
             self.trie,
             self.forbid_repeats,
             self.settings,
             self.noise,
         )
-        return predictions._asdict()
+
+    def loss_terms(self, predictions: Predictions, batch: Transitions) -> tuple[LossTerms, LossTerms]:
+        """HSRL's losses, and values to be watched."""
+        watched = {
+            "value_mean": predictions.values.detach().mean(),
+            "future_mean": predictions.future.mean(),
+            "entropy": predictions.entropy.detach().mean(),
+        }
+        if batch.log_prob is not None:
+            joint = predictions.log_prob.detach().sum(dim=-1) - batch.log_prob.sum(dim=-1)
+            ratio = joint.clamp(max=3.0).exp() * predictions.valid
+            watched["ratio_mean"] = ratio.sum() / predictions.valid.sum().clamp(min=1)
+        for level, weight in enumerate(predictions.weights.detach()):
+            watched[f"critic_weight_{level}"] = weight
+        return losses(predictions, batch, self.settings), watched

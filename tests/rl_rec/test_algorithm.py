@@ -292,7 +292,7 @@ def test_losses_and_rollouts_know_the_live_items(build):
         ).target
         for known in (schedule, None)
     ]  # fmt: skip
-    used = own.forward_train(batch)["target"]
+    used = own.predict(Transitions(**batch)).target
     assert torch.equal(used, targets[0]) and not torch.equal(used, targets[1])
 
 
