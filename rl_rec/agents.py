@@ -26,7 +26,7 @@ class Agent:
     config: str
     """``module:class`` of its RLlib configuration."""
     policy: str
-    """``module:function`` that makes a greedy policy of saved weights, without Ray."""
+    """``module:class`` of its policy; ``load`` makes a greedy one of saved weights, without Ray."""
     check: str | None = None
     """``module:function`` that refuses settings which do not fit a simulator, before a run begins."""
 
@@ -54,7 +54,7 @@ class Agent:
 
     def load_policy(self, *arguments: Any) -> Any:
         """Greedy policy of saved weights: ``(weights, world, rules, settings)``."""
-        return _load(self.policy)(*arguments)
+        return _load(self.policy).load(*arguments)
 
 
 AGENTS = {
@@ -64,13 +64,13 @@ AGENTS = {
             name="hac",
             settings="rl_rec.hac.config:HACSettings",
             config="rl_rec.hac.algorithm:HACConfig",
-            policy="rl_rec.hac.policy:load_policy",
+            policy="rl_rec.hac.policy:HACPolicy",
         ),
         Agent(
             name="hsrl",
             settings="rl_rec.hsrl.config:HSRLSettings",
             config="rl_rec.hsrl.algorithm:HSRLConfig",
-            policy="rl_rec.hsrl.policy:load_policy",
+            policy="rl_rec.hsrl.policy:HSRLPolicy",
             check="rl_rec.hsrl.catalogue:check_sids",
         ),
     )

@@ -1,12 +1,11 @@
 """HAC as an RLlib algorithm: ``HACConfig`` and ``HAC``."""
 
-from typing import cast
-
 from ray.rllib.algorithms.algorithm import Algorithm
 
-from rl_rec.algorithm import OffPolicyAlgorithm, OffPolicyConfig
+from rl_rec.algorithm import OffPolicyConfig
 from rl_rec.hac.config import HACSettings
 from rl_rec.hac.rl_module import HACModule
+from rl_rec.scoring.algorithm import ScoringAlgorithm
 from rl_rec.train_settings import TrainSettings
 
 
@@ -20,12 +19,7 @@ class HACConfig(OffPolicyConfig):
         super().__init__(algo_class=algo_class or HAC)
 
 
-class HAC(OffPolicyAlgorithm):
+class HAC(ScoringAlgorithm):
     """Hyper-Actor Critic."""
 
     config_class = HACConfig
-
-    def exploration(self, user_steps: int) -> dict[str, float]:
-        """σ of the hyper-action's noise."""
-        agent = cast(HACSettings, self._settings.agent)
-        return {"sigma": agent.exploration.sigma_at(user_steps)}

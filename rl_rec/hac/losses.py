@@ -13,7 +13,8 @@ from torch import Tensor
 from envs.catalogue import Catalogue
 from envs.simulator import Observation
 from rl_rec.hac.config import HACSettings
-from rl_rec.hac.networks import CatalogueTables, HACNetworks, inverse
+from rl_rec.hac.networks import HACNetworks
+from rl_rec.scoring.networks import CatalogueTables, inverse
 from rl_rec.slates import mask_scores, top_k
 from rl_rec.transitions import Transitions
 

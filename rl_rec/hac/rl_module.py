@@ -1,45 +1,18 @@
-"""HAC's networks as an RLModule: where RLlib finds weights, targets and the rollout policy."""
+"""HAC's networks as an RLModule."""
 
-from typing import Any
-
-import torch
-
-from envs.simulator import World, WorldSettings
 from rl_rec.hac.config import HACSettings
 from rl_rec.hac.losses import Predictions, losses, predict
-from rl_rec.hac.networks import HACNetworks
 from rl_rec.hac.policy import HACPolicy
-from rl_rec.rl_module import LossTerms, RecommenderModule
+from rl_rec.rl_module import LossTerms
+from rl_rec.scoring.rl_module import ScoringModule
 from rl_rec.transitions import Transitions
 
 
-class HACModule(RecommenderModule):
+class HACModule(ScoringModule):
     """HAC."""
 
     settings_class = HACSettings
-
-    def make_networks(self, world: World, rules: WorldSettings) -> HACNetworks:
-        """Networks for a world's features and history length."""
-        users, items = world.profiles.shape[1], world.item_features.shape[1]
-        return HACNetworks(users, items, rules.history_length, self.settings)
-
-    def rollout_policy(self, world: World, rules: WorldSettings, noise: torch.Generator | None) -> HACPolicy:
-        """The exploring policy over these networks; ``noise`` ``None`` is greedy."""
-        forbid = rules.repeats == "forbid"
-        return HACPolicy(
-            self.networks, world.profiles, world.item_features, world.slate_size, forbid, self.settings, noise
-        )
-
-    def forward_target(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The target's hyper-action of a batch's states."""
-        tables = self.targets.tables(self.item_features)
-        state = self.targets.state(tables, self.profiles[batch["user"]], batch["history"])
-        return {"hyper_action": self.targets.hyper_actor(state)}
-
-    def _forward(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
-        tables = self.networks.tables(self.item_features)
-        state = self.networks.state(tables, self.profiles[batch["user"]], batch["history"])
-        return {"hyper_action": self.networks.hyper_actor(state)}
+    policy_class = HACPolicy
 
     def predict(self, batch: Transitions) -> Predictions:
         """What HAC's losses need."""

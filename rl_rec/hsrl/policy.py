@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
+from typing_extensions import Self
 
 from envs.errors import UserError
 from envs.simulator import Observation, World, WorldSettings
@@ -113,41 +114,45 @@ class HSRLPolicy:
             return top_k(scores, self.slate_size)
         return sample_without_replacement(scores, self.slate_size, 1.0, self.noise)
 
+    @classmethod
+    def load(
+        cls, weights: Mapping[str, ArrayLike], world: World, rules: WorldSettings, settings: HSRLSettings
+    ) -> Self:
+        """The greedy policy of a saved ``HSRLModule``, with the semantic IDs it was trained on.
 
-def load_policy(
-    weights: Mapping[str, ArrayLike], world: World, rules: WorldSettings, settings: HSRLSettings
-) -> HSRLPolicy:
-    """The greedy policy of a saved ``HSRLModule``, with the semantic IDs it was trained on.
+        Items that the world has beyond those are encoded into the same codebook.
 
-    Items that the world has beyond those are encoded into the same codebook.
+        Args:
+            weights: arrays by name, as saved.
+            world: where it is to serve, with the features it was trained on.
+            rules: that world's rules.
+            settings: the agent's.
 
-    Args:
-        weights: arrays by name, as saved.
-        world: where it is to serve, with the features it was trained on.
-        rules: that world's rules.
-        settings: the agent's.
-
-    Raises:
-        UserError: the weights do not fit the world's features, its history length or the settings.
-    """
-    arrays = {name: np.asarray(array) for name, array in weights.items()}
-    prefix = "networks.policy.centres_"
-    centres = [arrays[f"{prefix}{level}"] for level in range(sum(name.startswith(prefix) for name in arrays))]
-    try:
-        codebook = Codebook(arrays["sid_mean"], arrays["sid_scale"], tuple(centres), int(arrays["sid_beam"]))
-        tokens = arrays["sid_tokens"]
-    except KeyError as error:
-        raise UserError(f"the run's weights hold no {error.args[0]}: they are not those of hsrl") from None
-    users, items = world.profiles.shape[1], world.item_features.shape[1]
-    networks = HSRLNetworks(
-        users, items, rules.history_length, [torch.from_numpy(c) for c in centres], settings
-    )
-    networks = load_networks(networks, weights, world, rules)
-    if len(tokens) > world.num_items + 1:
-        raise UserError(f"the run knows {len(tokens) - 1} items, this simulator has only {world.num_items}")
-    new = world.item_features[len(tokens) :].cpu().numpy()
-    if len(new):
-        tokens = np.concatenate([tokens, codebook.encode(new)])
-    trie = Trie(tokens, codebook.sizes, world.item_features)
-    forbid = rules.repeats == "forbid"
-    return HSRLPolicy(networks, world.profiles, trie, world.slate_size, forbid, settings)
+        Raises:
+            UserError: the weights do not fit the world's features, its history length or the settings.
+        """
+        arrays = {name: np.asarray(array) for name, array in weights.items()}
+        prefix = "networks.policy.centres_"
+        centres = [
+            arrays[f"{prefix}{level}"] for level in range(sum(name.startswith(prefix) for name in arrays))
+        ]
+        try:
+            codebook = Codebook(
+                arrays["sid_mean"], arrays["sid_scale"], tuple(centres), int(arrays["sid_beam"])
+            )
+            tokens = arrays["sid_tokens"]
+        except KeyError as error:
+            raise UserError(f"the run's weights hold no {error.args[0]}: they are not those of hsrl") from None
+        users, items = world.profiles.shape[1], world.item_features.shape[1]
+        networks = HSRLNetworks(
+            users, items, rules.history_length, [torch.from_numpy(c) for c in centres], settings
+        )
+        networks = load_networks(networks, weights, world, rules)
+        if len(tokens) > world.num_items + 1:
+            raise UserError(f"the run knows {len(tokens) - 1} items, this simulator has only {world.num_items}")
+        new = world.item_features[len(tokens) :].cpu().numpy()
+        if len(new):
+            tokens = np.concatenate([tokens, codebook.encode(new)])
+        trie = Trie(tokens, codebook.sizes, world.item_features)
+        forbid = rules.repeats == "forbid"
+        return cls(networks, world.profiles, trie, world.slate_size, forbid, settings)

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from envs.simulator import Observation
-from rl_rec.hac.networks import Critic, HyperNetworkScorer
+from rl_rec.hac.networks import HyperNetworkScorer
 from rl_rec.hac.policy import HACPolicy
 from rl_rec.item_encoder import ItemEncoder
+from rl_rec.scoring.networks import Critic
 
 
 @pytest.mark.parametrize("scorer", ["dot", "hyper_network"])
@@ -71,7 +72,7 @@ def test_item_encoder_treats_each_item_alone():
 
 
 def test_a_frozen_critic_passes_gradients_through_and_keeps_none():
-    critic, generator = Critic(4, (5,)), torch.Generator().manual_seed(0)
+    critic, generator = Critic(8, (5,)), torch.Generator().manual_seed(0)
     state = torch.randn(3, 4, generator=generator)
     action = torch.randn(3, 4, generator=generator).requires_grad_()
     value = critic(state, action, frozen=True)

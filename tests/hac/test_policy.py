@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from envs.simulator import Observation
-from rl_rec.hac.config import ExplorationSettings
 from rl_rec.hac.policy import HACPolicy
+from rl_rec.scoring.config import ExplorationSettings
 
 
 def make_policy(agent, seed: int | None = None, *, slate: int = 3, forbid: bool = False) -> HACPolicy:

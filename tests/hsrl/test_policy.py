@@ -8,7 +8,7 @@ from envs.errors import UserError
 from envs.simulator import Simulator, WorldSettings
 from rl_rec.hsrl.config import HSRLSettings
 from rl_rec.hsrl.networks import HSRLNetworks
-from rl_rec.hsrl.policy import HSRLPolicy, load_policy
+from rl_rec.hsrl.policy import HSRLPolicy
 from rl_rec.rollout import Rollout
 from rl_rec.sids.codebook import Codebook, SidSettings, fit_codebook
 from rl_rec.sids.trie import Trie
@@ -242,13 +242,13 @@ def make_world(small_world):
 def test_a_saved_run_serves_the_same_slates(make_world, repeats):
     world, rules = make_world(), WorldSettings(repeats=repeats, history_length=5)
     weights, policy = saved(world, rules)
-    loaded = load_policy(weights, world, rules, SAVED)
+    loaded = HSRLPolicy.load(weights, world, rules, SAVED)
     observation = Simulator(world, rules, 16, seed=0).observation
     slate = loaded.act(observation).slate
     assert torch.equal(slate, policy.act(observation).slate)
     assert not loaded.networks.training and loaded.forbid_repeats == (repeats == "forbid")
     weights["networks.policy.mu.bias"] = -weights["networks.policy.mu.bias"] - 1
-    assert not torch.equal(load_policy(weights, world, rules, SAVED).act(observation).slate, slate)
+    assert not torch.equal(HSRLPolicy.load(weights, world, rules, SAVED).act(observation).slate, slate)
 
 
 def test_items_that_came_later_are_encoded_and_can_be_shown(make_world):
@@ -257,7 +257,7 @@ def test_items_that_came_later_are_encoded_and_can_be_shown(make_world):
     grown = make_world(22)
     grown.item_features[:21] = world.item_features
     grown.item_features[21], grown.item_features[22] = world.item_features[7], world.item_features[3]
-    loaded = load_policy(weights, grown, RULES, SAVED)
+    loaded = HSRLPolicy.load(weights, grown, RULES, SAVED)
     assert loaded.trie.num_items == 22
     for new, twin in ((21, 7), (22, 3)):  # what looks the same has the same ID
         assert torch.equal(loaded.trie.path[new, :-1], loaded.trie.path[twin, :-1])
@@ -267,7 +267,7 @@ def test_items_that_came_later_are_encoded_and_can_be_shown(make_world):
     # The old ones keep the tokens that were saved, whatever their features would be encoded to now.
     weights["sid_tokens"] = weights["sid_tokens"].copy()
     weights["sid_tokens"][1] = (weights["sid_tokens"][1] + 1) % 4
-    moved = load_policy(weights, grown, RULES, SAVED).trie
+    moved = HSRLPolicy.load(weights, grown, RULES, SAVED).trie
     assert moved.token[1][moved.path[1, 0]] == weights["sid_tokens"][1, 0]
 
 
@@ -278,7 +278,7 @@ def test_later_items_are_encoded_with_the_beam_of_the_codebook(make_world):
     centres = tuple(weights[f"networks.policy.centres_{level}"] for level in range(2))
     encoded = {}
     for beam in (1, 4):
-        trie = load_policy(weights | {"sid_beam": np.array(beam)}, grown, RULES, SAVED).trie
+        trie = HSRLPolicy.load(weights | {"sid_beam": np.array(beam)}, grown, RULES, SAVED).trie
         found = [trie.token[level + 1][trie.path[21:, level]] for level in range(2)]
         encoded[beam] = torch.stack(found, dim=1).tolist()
         codebook = Codebook(weights["sid_mean"], weights["sid_scale"], centres, beam)
@@ -300,7 +300,7 @@ def test_weights_of_another_algorithm_are_refused_in_one_line(make_world, spoil,
     weights, _ = saved(world)
     spoil(weights)
     with pytest.raises(UserError, match=message) as caught:
-        load_policy(weights, world, RULES, SAVED)
+        HSRLPolicy.load(weights, world, RULES, SAVED)
     assert "\n" not in str(caught.value)
 
 
@@ -308,7 +308,7 @@ def test_weights_of_hac_are_refused_in_one_line(make_world):
     world = make_world()
     weights = {"networks.item_encoder.linear.weight": np.zeros((4, 5)), "networks.response_bias": np.zeros(())}
     with pytest.raises(UserError, match="they are not those of hsrl") as caught:
-        load_policy(weights, world, RULES, SAVED)
+        HSRLPolicy.load(weights, world, RULES, SAVED)
     assert "\n" not in str(caught.value)
 
 
@@ -316,7 +316,7 @@ def test_weights_of_hac_are_refused_in_one_line(make_world):
 def test_a_world_that_does_not_fit_is_refused_in_one_line(make_world, change):
     weights, _ = saved(make_world())
     with pytest.raises(UserError) as caught:
-        load_policy(weights, make_world(**change), RULES, SAVED)
+        HSRLPolicy.load(weights, make_world(**change), RULES, SAVED)
     assert "\n" not in str(caught.value)
 
 
@@ -324,5 +324,5 @@ def test_another_history_length_is_refused_in_one_line(make_world):
     world = make_world()
     weights, _ = saved(world)
     with pytest.raises(UserError, match="history_length=7") as caught:
-        load_policy(weights, world, WorldSettings(repeats="allow", history_length=7), SAVED)
+        HSRLPolicy.load(weights, world, WorldSettings(repeats="allow", history_length=7), SAVED)
     assert "\n" not in str(caught.value)
