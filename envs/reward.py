@@ -17,6 +17,9 @@ from torch import Tensor
 
 RewardName = Literal["mean_with_cost", "sweet_point"]
 
+MISS = -0.1
+"""What a slot without a response adds to a slate's mean response."""
+
 INITIAL_PATIENCE_TENTHS = 200
 LEAVE_BELOW_TENTHS = 10
 
@@ -35,3 +38,11 @@ def patience_cost_table(name: RewardName, slate_size: int) -> Tensor:
     if name == "mean_with_cost":
         return 11 * (slate_size - clicks) + 10
     return (11 * clicks - 10 * slate_size).abs() + 10
+
+
+def slot_reward(click: Tensor) -> Tensor:
+    """A slot's own response, float32 in the shape of ``click``: 1, or −0.1 for a miss.
+
+    Its mean over a slate is the reward ``mean_with_cost``; under ``sweet_point`` a slot cannot know its share.
+    """
+    return torch.where(click, 1.0, MISS)

@@ -89,6 +89,20 @@ class Population:
     likes_before: Tensor
     """(S,) int64 number of likes of the user before each session, by user and time."""
 
+    def history_before(self, user: Tensor, session: Tensor, recency: Tensor) -> Tensor:
+        """The last H likes before a logged session: (B, H) int64, oldest first, right-aligned, 0 = padding.
+
+        Args:
+            user: (B,) int64.
+            session: (B,) int64, of those users.
+            recency: (H,) int64, 0 … H − 1.
+        """
+        known = self.likes_before[session]  # (B,)
+        position = known[:, None] - len(recency) + recency  # (B, H), negative = padding
+        index = self.like_offsets[user][:, None] + position.clamp(min=0)
+        index = index.clamp(max=self.likes.shape[0] - 1)
+        return torch.where(position >= 0, self.likes[index], 0)
+
     def to(self, device: torch.device | str) -> "Population":
         """A copy on ``device``."""
         return Population(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
@@ -299,12 +313,7 @@ class Simulator:
         population = self.world.population
         first, last = population.session_offsets[user], population.session_offsets[user + 1]
         session = first + _uniform_index(draw, last - first)
-        known = population.likes_before[session]  # (B,)
-        length = self.settings.history_length
-        position = known[:, None] - length + self._recency  # (B, H), negative = padding
-        index = population.like_offsets[user][:, None] + position.clamp(min=0)
-        index = index.clamp(max=population.likes.shape[0] - 1)
-        return torch.where(position >= 0, population.likes[index], 0)
+        return population.history_before(user, session, self._recency)
 
     def _draw_candidates(self) -> Tensor:
         """C live items per user without replacement, outside the start history if possible."""

@@ -57,21 +57,35 @@ class Agent:
         return _load(self.policy).load(*arguments)
 
 
+def _agent(name: str, package: str, title: str, **parts: str) -> Agent:
+    """An algorithm whose parts have the usual names in ``rl_rec/<package>/``."""
+    folder = f"rl_rec.{package}"
+    usual = {
+        "settings": f"{folder}.config:{title}Settings",
+        "config": f"{folder}.algorithm:{title}Config",
+        "policy": f"{folder}.policy:{title}Policy",
+    }
+    return Agent(name=name, **{**usual, **parts})
+
+
 AGENTS = {
     agent.name: agent
     for agent in (
-        Agent(
-            name="hac",
-            settings="rl_rec.hac.config:HACSettings",
-            config="rl_rec.hac.algorithm:HACConfig",
-            policy="rl_rec.hac.policy:HACPolicy",
-        ),
-        Agent(
-            name="hsrl",
-            settings="rl_rec.hsrl.config:HSRLSettings",
-            config="rl_rec.hsrl.algorithm:HSRLConfig",
-            policy="rl_rec.hsrl.policy:HSRLPolicy",
-            check="rl_rec.hsrl.catalogue:check_sids",
+        _agent("hac", "hac", "HAC"),
+        _agent("hsrl", "hsrl", "HSRL", check="rl_rec.hsrl.catalogue:check_sids"),
+        _agent("ddpg", "ddpg", "DDPG"),
+        _agent("ddpg-ra", "ddpg_ra", "DDPGRA"),
+        _agent("td3", "td3", "TD3"),
+        _agent("wolpertinger", "wolpertinger", "Wolpertinger"),
+        _agent("slateq", "slateq", "SlateQ"),
+        _agent("a2c", "a2c", "A2C"),
+        _agent("item-a2c", "item_a2c", "ItemA2C", policy="rl_rec.a2c.policy:A2CPolicy"),
+        _agent("supervised", "supervised", "Supervised"),
+        _agent(
+            "supervised-offline",
+            "supervised",
+            "Supervised",
+            config="rl_rec.supervised.algorithm:SupervisedOfflineConfig",
         ),
     )
 }

@@ -1,7 +1,7 @@
 """The batched env runner: RLlib's env runner contract over tensor rollouts, the same local and remote."""
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium as gym
 import torch
@@ -22,7 +22,7 @@ from envs.randomness import stream_seed
 from envs.rllib import world_from_env_config
 from envs.simulator import Simulator
 from rl_rec import metrics as names
-from rl_rec.rollout import Rollout
+from rl_rec.rollout import EpisodeStatistics, Rollout
 
 _REMOTE_STREAMS = 1000
 
@@ -49,6 +49,21 @@ class Columns:
         }
 
 
+class Experience(Protocol):
+    """Where transitions come from."""
+
+    statistics: EpisodeStatistics
+
+    def collect(self, steps: int) -> dict[str, Tensor]:
+        """Columns of ``steps`` × users rows."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What changes."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue bit-equal from ``state_dict``."""
+
+
 class BatchedEnvRunner(EnvRunner, Checkpointable):
     """Serves B users at once on its device and returns transitions as columns.
 
@@ -67,7 +82,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         # Far from the numbers of other purposes: a seed's path may end in a stream or in a purpose.
         self._stream = _REMOTE_STREAMS + self.worker_index if self.worker_index else 0
         self._weights_seq_no = 0
-        self.rollout: Rollout | None = None
+        self.rollout: Experience | None = None
         self.module: Any = None
         self.make_env()
         self.make_module()

@@ -9,7 +9,7 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from torch import Tensor
 
 from envs.randomness import stream_seed
-from rl_rec.rl_module import PREDICTIONS, RecommenderModule
+from rl_rec.rl_module import CRITIC, PREDICTIONS, RecommenderModule
 from rl_rec.transitions import Transitions
 
 
@@ -30,15 +30,21 @@ class OffPolicyLearner(TorchLearner):
     def build(self) -> None:
         """Build module, targets and the generator of the dropout masks."""
         super().build()
-        self._tau = self.config.train_settings().agent.tau
+        self._tau = getattr(self.config.train_settings().agent, "tau", 0.0)
         self._sums: dict[str, Tensor] = {}
         self._count = 0
+        self._updates = 0  # lifetime
         seed = stream_seed(self.config.train_settings().seed, self._learner_index or 0, 4)
         self._noise = torch.Generator(self.device).manual_seed(seed)
         for module_id in self.module.keys():  # noqa: SIM118 (not iterable itself)
             module = self._recommender(module_id)
             module.noise = self._noise
-            self._followed = (list(module.targets.parameters()), list(module.networks.parameters()))
+            self._period = module.policy_period
+            self._weights = list(module.networks.parameters())
+            self._targets = list(module.targets.parameters()) if module.targets is not None else []
+            self._critic = {
+                optimizer for name, optimizer in self.get_optimizers_for_module(module_id) if name == CRITIC
+            }
 
     def _recommender(self, module_id: str) -> RecommenderModule:
         module = self.module[module_id].unwrapped()
@@ -73,11 +79,14 @@ class OffPolicyLearner(TorchLearner):
         for optimizer in self._optimizer_parameters:
             optimizer.zero_grad(set_to_none=True)
         torch.stack(list(per_module.values())).sum().backward()
+        self._updates += 1
+        with_policy = self._updates % self._period == 0
         for optimizer in self._optimizer_parameters:
-            optimizer.step()
-        targets, networks = self._followed
-        with torch.no_grad():
-            torch._foreach_lerp_(targets, networks, self._tau)
+            if with_policy or optimizer in self._critic:
+                optimizer.step()
+        if with_policy and self._targets:
+            with torch.no_grad():
+                torch._foreach_lerp_(self._targets, self._weights, self._tau)
         self._count += 1
         return outputs, per_module, {}
 
@@ -95,7 +104,7 @@ class OffPolicyLearner(TorchLearner):
         figures = dict(zip(names, means, strict=True))
         broken = [name for name, value in figures.items() if not math.isfinite(value)]
         # A loss looks at the weights before its update: the last one may have broken them.
-        finite = torch.stack([weights.isfinite().all() for weights in self._followed[1]]).all()
+        finite = torch.stack([weights.isfinite().all() for weights in self._weights]).all()
         if not broken and not bool(finite):
             broken = ["the weights"]
         if broken:
@@ -106,9 +115,10 @@ class OffPolicyLearner(TorchLearner):
         return figures
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """RLlib's state, and the dropout generator's."""
+        """RLlib's state, the dropout generator's, and the number of updates."""
         state = super().get_state(*args, **kwargs)
         state["noise"] = self._noise.get_state().numpy()
+        state["updates"] = self._updates
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -116,3 +126,4 @@ class OffPolicyLearner(TorchLearner):
         super().set_state(state)
         if "noise" in state:
             self._noise.set_state(torch.as_tensor(state["noise"]))
+            self._updates = state.get("updates", 0)  # earlier releases saved none: they had no periods

@@ -18,6 +18,7 @@ from rl_rec.policy import Policy
 from rl_rec.transitions import Transitions
 
 PREDICTIONS = "predictions"
+ACTOR, CRITIC = "actor", "critic"
 
 LossTerms = dict[str, Tensor]
 """Scalars by name."""
@@ -36,6 +37,7 @@ class RecommenderModule(TorchRLModule, TargetNetworkAPI, InferenceOnlyAPI):
     """Parts of the networks that rollouts do without."""
     networks: Any
     targets: Any
+    """``None`` in an algorithm that needs none."""
 
     def setup(self) -> None:
         """Build the networks; the same seed gives the same weights in every process."""
@@ -72,11 +74,16 @@ class RecommenderModule(TorchRLModule, TargetNetworkAPI, InferenceOnlyAPI):
     def loss_terms(self, predictions: Any, batch: Transitions) -> tuple[LossTerms, LossTerms]:
         """Loss terms to be summed, and further scalars to be watched."""
 
+    @property
+    def policy_period(self) -> int:
+        """Updates of the critic for each of the policy and the targets."""
+        return 1
+
     def parameter_groups(self) -> dict[str, tuple[list[nn.Parameter], float]]:
         """What each optimizer moves, and its step size."""
-        groups = {"actor": (self.networks.policy_parameters(), self.settings.actor_lr)}
+        groups = {ACTOR: (self.networks.policy_parameters(), self.settings.actor_lr)}
         if hasattr(self.networks, "critic"):
-            groups["critic"] = (list(self.networks.critic.parameters()), self.settings.critic_lr)
+            groups[CRITIC] = (list(self.networks.critic.parameters()), self.settings.critic_lr)
         return groups
 
     def _forward_train(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -88,7 +95,7 @@ class RecommenderModule(TorchRLModule, TargetNetworkAPI, InferenceOnlyAPI):
 
     def get_target_network_pairs(self) -> list[tuple[Any, Any]]:
         """For checkpoints and RLlib's own tools; the update itself moves all tensors at once."""
-        return [(self.networks, self.targets)]
+        return [] if self.targets is None else [(self.networks, self.targets)]
 
     def get_non_inference_attributes(self) -> list[str]:
         """What rollouts do without."""

@@ -47,3 +47,20 @@ def sample_without_replacement(
     # −log of an exponential variable is a Gumbel variable; a draw of 0 would make −inf + inf.
     noise = torch.empty_like(scores).exponential_(generator=generator).clamp_(min=1e-30).log_()
     return top_k(scores / temperature - noise, k)
+
+
+def plackett_luce_log_probs(scores: Tensor, slate: Tensor) -> Tensor:
+    """log-probability of each of K draws without replacement, given those before it: (B, K).
+
+    log π(a_k | a_1 … a_{k−1}) = f_k − log Σ_{i ≠ a_1 … a_{k−1}} exp f_i. The sums are built up from the last
+    draw backwards: nothing is subtracted, so a slate that takes nearly all the mass loses no digits.
+
+    Args:
+        scores: (B, N + 1) float, over temperature; −inf where an item may not be shown.
+        slate: (B, K) integer, different items; −inf results where one may not be shown.
+    """
+    slate = slate.long()
+    chosen = scores.gather(1, slate)  # (B, K)
+    rest = scores.scatter(1, slate, float("-inf")).logsumexp(dim=1, keepdim=True)
+    left = torch.cat([rest, chosen.flip(1)], dim=1).logcumsumexp(dim=1)[:, 1:].flip(1)  # (B, K)
+    return chosen - left

@@ -22,6 +22,7 @@ from rl_rec.hsrl.networks import HSRLNetworks
 from rl_rec.hsrl.policy import HSRLPolicy
 from rl_rec.policy import Decision, Policy
 from rl_rec.rollout import Rollout
+from rl_rec.scoring.losses import WorldView
 from rl_rec.sids.trie import Trie
 from rl_rec.transitions import Transitions
 
@@ -89,9 +90,8 @@ class _HAC(BenchAgent):
         return HACPolicy(self.networks, *arguments, self.noise())
 
     def loss(self, batch: Transitions) -> Tensor:
-        world = self.world
-        data = batch, world.profiles, world.item_features, self.forbid, self.agent
-        predictions = hac.predict(self.networks, self.targets, *data)
+        view = WorldView(self.world.profiles, self.world.item_features, self.forbid)
+        predictions = hac.predict(self.networks, self.targets, batch, view, self.agent)
         return torch.stack(list(hac.losses(predictions, batch, self.agent).values())).sum()
 
     def plain(self) -> PlainHAC:

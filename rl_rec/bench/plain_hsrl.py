@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from envs.errors import UserError
+from envs.reward import MISS
 from envs.simulator import Observation, World
 from rl_rec.bench.plain import encode
 from rl_rec.hsrl.config import HSRLSettings
-from rl_rec.hsrl.losses import MISS
 from rl_rec.hsrl.networks import HierarchicalPolicy, HSRLNetworks
 from rl_rec.policy import Decision
 from rl_rec.sids.trie import Trie

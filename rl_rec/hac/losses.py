@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from envs.catalogue import Catalogue
 from envs.simulator import Observation
 from rl_rec.hac.config import HACSettings
 from rl_rec.hac.networks import HACNetworks
+from rl_rec.scoring.losses import WorldView, bellman_target, policy_loss, supervision_loss, td_loss
 from rl_rec.scoring.networks import CatalogueTables, inverse
-from rl_rec.slates import mask_scores, top_k
+from rl_rec.slates import top_k
 from rl_rec.transitions import Transitions
 
 TD, POLICY, ALIGNMENT, SUPERVISION = "td", "policy", "alignment", "supervision"
@@ -42,12 +42,9 @@ def predict(
     networks: HACNetworks,
     targets: HACNetworks,
     batch: Transitions,
-    profiles: Tensor,
-    item_features: Tensor,
-    forbid_repeats: bool,
+    world: WorldView,
     settings: HACSettings,
     noise: torch.Generator | None = None,
-    catalogue: Catalogue | None = None,
 ) -> Predictions:
     """Run networks and targets on a batch. States are encoded anew from the stored observation.
 
@@ -55,16 +52,13 @@ def predict(
         networks: the learned weights.
         targets: the slowly following copy.
         batch: B transitions.
-        profiles: (U, P) profile features of all users.
-        item_features: (N + 1, F) features of the catalogue, row 0 zeros.
-        forbid_repeats: whether items in the history window may not be shown.
+        world: what is known of the world.
         settings: which action the critic and the policy loss use.
         noise: generator for dropout.
-        catalogue: which items are live; ``None``: all.
     """
-    live, next_live = (None, None) if catalogue is None else catalogue.live_in_batch(batch.clock)
-    profile = F.embedding(batch.user, profiles)
-    tables = networks.tables(item_features)
+    now, afterwards = world.observations(batch)
+    profile = F.embedding(batch.user, world.profiles)
+    tables = networks.tables(world.item_features)
     state = networks.state(tables, profile, batch.history, noise)
     mu = networks.hyper_actor(state)  # (B, D)
     slate_phi = F.embedding(batch.slate, tables.phi)  # (B, K, D)
@@ -85,13 +79,12 @@ def predict(
     else:
         proposed = mu
         if settings.policy_action == "soft_effect":
-            observation = Observation(batch.user, batch.history, batch.candidates, live)
-            proposed = _soft_effect(networks, mu, tables, observation, forbid_repeats, settings, batch)
+            proposed = _soft_effect(networks, mu, tables, world, now, batch.slate.shape[1], settings)
         policy_q = networks.critic(fixed, proposed, frozen=True)
 
     return Predictions(
         q=q,
-        target=td_target(targets, batch, profile, item_features, forbid_repeats, settings, next_live),
+        target=td_target(targets, batch, profile, world, afterwards, settings),
         policy_q=policy_q,
         mu=mu,
         inverse=z_hat,
@@ -104,25 +97,19 @@ def td_target(
     targets: HACNetworks,
     batch: Transitions,
     profile: Tensor,
-    item_features: Tensor,
-    forbid_repeats: bool,
+    world: WorldView,
+    afterwards: Observation,
     settings: HACSettings,
-    live: Tensor | None = None,
 ) -> Tensor:
-    """y = r + γ·(1 − terminated)·Q'(s', Ẑ(a')), a' the target policy's effect action: (B,).
-
-    ``live``: (N + 1,) bool, the items that a' is chosen from; ``None``: all.
-    """
-    tables = targets.tables(item_features)
+    """y = r + γ·(1 − terminated)·Q'(s', Ẑ(a')), a' the target policy's effect action: (B,)."""
+    tables = targets.tables(world.item_features)
     state = targets.state(tables, profile, batch.next_history)
     action = targets.hyper_actor(state)
     if settings.critic_action == "effect":
-        scores = targets.scores(action, tables)
-        observation = Observation(batch.user, batch.next_history, batch.candidates, live)
-        slate = top_k(mask_scores(scores, observation, forbid_repeats), batch.slate.shape[1])
-        action = inverse(F.embedding(slate, tables.phi))
+        scores = world.mask(targets.scores(action, tables), afterwards)
+        action = inverse(F.embedding(top_k(scores, batch.slate.shape[1]), tables.phi))
     future = targets.critic(state, action)
-    return batch.reward + settings.gamma * torch.where(batch.terminated, 0.0, future)
+    return bellman_target(batch.reward, batch.terminated, future, settings.gamma)
 
 
 def losses(predictions: Predictions, batch: Transitions, settings: HACSettings) -> dict[str, Tensor]:
@@ -143,34 +130,19 @@ def losses(predictions: Predictions, batch: Transitions, settings: HACSettings) 
     return terms
 
 
-def td_loss(q: Tensor, target: Tensor) -> Tensor:
-    """L_TD = (Q(s, Ẑ(a)) − y)², mean over the batch."""
-    return F.mse_loss(q, target)
-
-
-def policy_loss(q: Tensor) -> Tensor:
-    """L_π = −Q(s, μ_θ(s)), mean over the batch."""
-    return -q.mean()
-
-
 def alignment_loss(mu: Tensor, z_hat: Tensor) -> Tensor:
     """‖μ_θ(s) − Ẑ(a)‖²: squared distance summed over D, mean over the batch."""
     return (mu - z_hat).square().sum(dim=-1).mean()
-
-
-def supervision_loss(logits: Tensor, click: Tensor) -> Tensor:
-    """BCE(f_Z(a_k), y_k), mean over batch and slots."""
-    return F.binary_cross_entropy_with_logits(logits, click.to(logits.dtype))
 
 
 def _soft_effect(
     networks: HACNetworks,
     mu: Tensor,
     tables: CatalogueTables,
-    observation: Observation,
-    forbid_repeats: bool,
+    world: WorldView,
+    now: Observation,
+    slate_size: int,
     settings: HACSettings,
-    batch: Transitions,
 ) -> Tensor:
     """Ẑ of the slate that μ chooses, with the gradient of softmax(f_μ / temperature): (B, D).
 
@@ -179,8 +151,8 @@ def _soft_effect(
     """
     fixed = CatalogueTables(tables.tokens, tables.phi.detach())
     scores = networks.scores(mu, fixed)
-    allowed = mask_scores(scores.detach().clone(), observation, forbid_repeats)  # in place: not on the graph
-    hard = inverse(F.embedding(top_k(allowed, batch.slate.shape[1]), fixed.phi))
+    allowed = world.mask(scores.detach().clone(), now)  # in place: not on the graph
+    hard = inverse(F.embedding(top_k(allowed, slate_size), fixed.phi))
     closed = allowed.isinf()
     closed &= ~closed.all(dim=1, keepdim=True)  # used-up candidates: a softmax over nothing would be NaN
     soft = (scores.masked_fill(closed, float("-inf")) / settings.policy_temperature).softmax(dim=1) @ fixed.phi

@@ -16,17 +16,7 @@ class HACModule(ScoringModule):
 
     def predict(self, batch: Transitions) -> Predictions:
         """What HAC's losses need."""
-        return predict(
-            self.networks,
-            self.targets,
-            batch,
-            self.profiles,
-            self.item_features,
-            self.forbid_repeats,
-            self.settings,
-            self.noise,
-            self.catalogue,
-        )
+        return predict(self.networks, self.targets, batch, self.world_view, self.settings, self.noise)
 
     def loss_terms(self, predictions: Predictions, batch: Transitions) -> tuple[LossTerms, LossTerms]:
         """HAC's losses, and values to be watched."""

@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from envs.reward import slot_reward
 from rl_rec.hsrl.config import HSRLSettings
 from rl_rec.hsrl.likelihood import slate_log_probs
 from rl_rec.hsrl.networks import HSRLNetworks, State
+from rl_rec.policy_gradient import masked_mean, policy_gradient_loss
 from rl_rec.sids.trie import Trie
 from rl_rec.transitions import Transitions
 
 TD, POLICY, ENTROPY, CLONING = "td", "policy", "entropy", "cloning"
 SUPERVISION, CONSISTENCY = "supervision", "consistency"
-MISS = -0.1
-"""Reward of a slot without a response, see ``envs.reward``."""
 
 
 class Predictions(NamedTuple):
@@ -132,10 +132,11 @@ def losses(predictions: Predictions, batch: Transitions, settings: HSRLSettings)
     if settings.policy_weight:
         assert batch.log_prob is not None
         credit = advantages(predictions, target, settings)
-        loss = policy_loss(predictions.log_prob, batch.log_prob, credit, valid, settings.ratio_max)
+        tokens = valid[..., None].expand_as(credit)
+        loss = policy_gradient_loss(predictions.log_prob, batch.log_prob, credit, tokens, settings.ratio_max)
         terms[POLICY] = settings.policy_weight * loss
     if settings.entropy_weight:
-        terms[ENTROPY] = -settings.entropy_weight * _mean(predictions.entropy, valid)
+        terms[ENTROPY] = -settings.entropy_weight * masked_mean(predictions.entropy, valid)
     if settings.cloning_weight:
         terms[CLONING] = settings.cloning_weight * cloning_loss(predictions.log_prob, batch.click * valid)
     if settings.supervision_weight:
@@ -154,7 +155,7 @@ def td_target(batch: Transitions, future: Tensor, settings: HSRLSettings) -> Ten
     ``sweet_point`` a slot cannot know its share, and ``credit_unit=slate`` is meant) or the slate's reward.
     """
     if settings.credit_unit == "slot":
-        gain = torch.where(batch.click, 1.0, MISS)
+        gain = slot_reward(batch.click)
     else:
         gain = batch.reward[:, None].expand(-1, batch.slate.shape[1])
     return gain + settings.gamma * torch.where(batch.terminated, 0.0, future)[:, None]
@@ -174,7 +175,7 @@ def td_loss(values: Tensor, weights: Tensor, target: Tensor, valid: Tensor, leve
     error = ((values * weights).sum(dim=-1) - target).square()  # (B, K)
     if level_weight and values.shape[-1] > 1:
         error = error + level_weight * (values - target[..., None]).square().mean(dim=-1)
-    return _mean(error, valid)
+    return masked_mean(error, valid)
 
 
 def advantages(predictions: Predictions, target: Tensor, settings: HSRLSettings) -> Tensor:
@@ -189,24 +190,9 @@ def advantages(predictions: Predictions, target: Tensor, settings: HSRLSettings)
     return (target - (values * weights).sum(dim=-1))[..., None].expand(-1, -1, tokens)
 
 
-def policy_loss(log_prob: Tensor, behaviour: Tensor, credit: Tensor, valid: Tensor, ratio_max: float) -> Tensor:
-    """−min(ρ, ρ_max)·A·log π(z_l), ρ = π(z_l)/π_b(z_l) without gradient, mean over valid slots and levels.
-
-    Differs from PPO's clipping, which stops the gain of good tokens beyond 1 + ε but not the loss of bad ones:
-    with old data, where ρ is far from 1, that pushed down whatever the policy was surest of.
-
-    Args:
-        log_prob, behaviour, credit: (B, K, L + 1).
-        valid: (B, K) float.
-        ratio_max: ρ_max.
-    """
-    ratio = (log_prob.detach() - behaviour).exp().clamp(max=ratio_max)
-    return -_mean((ratio * credit * log_prob).mean(dim=-1), valid)
-
-
 def cloning_loss(log_prob: Tensor, clicked: Tensor) -> Tensor:
     """−log π of clicked items, mean over levels and clicks; zero where nothing was clicked."""
-    return -_mean(log_prob.mean(dim=-1), clicked)
+    return -masked_mean(log_prob.mean(dim=-1), clicked)
 
 
 def supervision_loss(logits: Tensor, click: Tensor, valid: Tensor) -> Tensor:
@@ -216,7 +202,7 @@ def supervision_loss(logits: Tensor, click: Tensor, valid: Tensor) -> Tensor:
     noise of every slate's responses, the very items that the policy is surest of.
     """
     loss = F.binary_cross_entropy_with_logits(logits, click.to(logits.dtype), reduction="none")
-    return _mean(loss, valid)
+    return masked_mean(loss, valid)
 
 
 def consistency_loss(gap: Tensor, valid: Tensor) -> Tensor:
@@ -230,8 +216,4 @@ def consistency_loss(gap: Tensor, valid: Tensor) -> Tensor:
         valid: (B, K) float.
     """
     centre = (gap * valid).sum(dim=1, keepdim=True) / valid.sum(dim=1, keepdim=True).clamp(min=1)
-    return _mean((gap - centre).square(), valid)
-
-
-def _mean(x: Tensor, valid: Tensor) -> Tensor:
-    return (x * valid).sum() / valid.sum().clamp(min=1)
+    return masked_mean((gap - centre).square(), valid)

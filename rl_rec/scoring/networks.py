@@ -5,7 +5,7 @@ Glossary: B users, K slate size, N items, D width, T tokens.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,14 @@ class CatalogueTables(NamedTuple):
     """(N + 1, D) history tokens W·features."""
     phi: Tensor
     """(N + 1, D) item embeddings φ(x_i), row 0 zeros."""
+
+
+class Tokens(Protocol):
+    """Tables with history tokens."""
+
+    @property
+    def tokens(self) -> Tensor:
+        """(N + 1, D)."""
 
 
 class ScoringNetworks(nn.Module):
@@ -50,7 +58,7 @@ class ScoringNetworks(nn.Module):
         return CatalogueTables(self.encoder.item_tokens(item_features), self.item_encoder(item_features))
 
     def state(
-        self, tables: CatalogueTables, profile: Tensor, history: Tensor, noise: torch.Generator | None = None
+        self, tables: Tokens, profile: Tensor, history: Tensor, noise: torch.Generator | None = None
     ) -> Tensor:
         """State s (B, D); see ``StateEncoder.forward``."""
         return self.encoder(tables.tokens, profile, history, noise)

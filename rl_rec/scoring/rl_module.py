@@ -6,6 +6,7 @@ import torch
 
 from envs.simulator import World, WorldSettings
 from rl_rec.rl_module import RecommenderModule
+from rl_rec.scoring.losses import WorldView
 from rl_rec.scoring.networks import ScoringNetworks
 from rl_rec.scoring.policy import ScoringPolicy, network_sizes
 
@@ -24,6 +25,11 @@ class ScoringModule(RecommenderModule):
     ) -> ScoringPolicy:
         """The exploring policy over these networks; ``noise`` ``None`` is greedy."""
         return self.policy_class.of(self.networks, world, rules, self.settings, noise)
+
+    @property
+    def world_view(self) -> WorldView:
+        """What the losses know of the world."""
+        return WorldView(self.profiles, self.item_features, self.forbid_repeats, self.catalogue)
 
     def forward_target(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The target's hyper-action of a batch's states."""

@@ -13,6 +13,7 @@ from envs.randomness import seeded_weights
 from rl_rec.hac.config import HACSettings
 from rl_rec.hac.losses import Predictions, predict
 from rl_rec.hac.networks import HACNetworks
+from rl_rec.scoring.losses import WorldView
 from rl_rec.transitions import Transitions
 
 TINY = {
@@ -38,16 +39,8 @@ class Agent(NamedTuple):
         self, batch: Transitions, forbid_repeats: bool = False, catalogue: Catalogue | None = None
     ) -> Predictions:
         """As ``rl_rec.hac.losses.predict``."""
-        return predict(
-            self.networks,
-            self.targets,
-            batch,
-            self.profiles,
-            self.features,
-            forbid_repeats,
-            self.settings,
-            catalogue=catalogue,
-        )
+        world = WorldView(self.profiles, self.features, forbid_repeats, catalogue)
+        return predict(self.networks, self.targets, batch, world, self.settings)
 
 
 @pytest.fixture

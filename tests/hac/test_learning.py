@@ -17,6 +17,7 @@ from rl_rec.hac.policy import HACPolicy
 from rl_rec.reference import OraclePolicy, RandomPolicy
 from rl_rec.replay import Replay
 from rl_rec.rollout import Rollout
+from rl_rec.scoring.losses import WorldView
 from rl_rec.transitions import Transitions
 
 pytestmark = pytest.mark.learning
@@ -63,6 +64,7 @@ def train(world: World, steps: int, seed: int = 0, **changes: Any) -> HACPolicy:
         torch.optim.Adam(networks.policy_parameters(), lr=settings.actor_lr),
         torch.optim.Adam(networks.critic.parameters(), lr=settings.critic_lr),
     ]
+    view = WorldView(world.profiles, world.item_features, forbid_repeats=False)
     noise = torch.Generator().manual_seed(seed)
     policy = HACPolicy(networks, world.profiles, world.item_features, SLATE, False, settings, noise)
     rollout, replay = Rollout(Simulator(world, RULES, 32, seed), policy), Replay(4_000, seed)
@@ -72,7 +74,7 @@ def train(world: World, steps: int, seed: int = 0, **changes: Any) -> HACPolicy:
         if step < 10:
             continue
         batch = Transitions(**replay.sample(64))
-        predictions = predict(networks, targets, batch, world.profiles, world.item_features, False, settings)
+        predictions = predict(networks, targets, batch, view, settings)
         for optimizer in optimizers:
             optimizer.zero_grad()
         torch.stack(list(losses(predictions, batch, settings).values())).sum().backward()

@@ -7,6 +7,7 @@ from torch import Tensor
 from rl_rec.hsrl import losses as hsrl
 from rl_rec.hsrl.config import HSRLSettings
 from rl_rec.hsrl.losses import Predictions, predict
+from rl_rec.policy_gradient import policy_gradient_loss
 from rl_rec.transitions import Transitions
 
 ALL_TERMS = {"td", "policy", "entropy", "cloning", "supervision", "consistency"}
@@ -146,27 +147,6 @@ def test_advantages_hold_no_gradient():
         assert not hsrl.advantages(p, torch.ones(1, 2), HSRLSettings(credit=credit)).requires_grad
 
 
-def test_policy_loss_weighs_by_the_ratio_and_cuts_it_off():
-    # π = ½, ½, ¼; π_b = 1, ¼, ¼: ρ = ½, 2, 1. A = 1, −2, 4.
-    log_prob = torch.tensor([[[0.5, 0.5, 0.25]]]).log().requires_grad_()
-    behaviour = torch.tensor([[[1.0, 0.25, 0.25]]]).log()
-    credit, valid, ln2 = torch.tensor([[[1.0, -2.0, 4.0]]]), torch.ones(1, 1), 0.6931472
-    cut = {0.25: (0.25, 0.25, 0.25), 1.0: (0.5, 1, 1), 1.5: (0.5, 1.5, 1), 9.0: (0.5, 2, 1)}
-    for ratio_max, ratios in cut.items():
-        log_prob.grad = None
-        loss = hsrl.policy_loss(log_prob, behaviour, credit, valid, ratio_max)
-        a, b, c = ratios
-        assert loss.item() == pytest.approx((a * 1 * ln2 - b * 2 * ln2 + c * 4 * 2 * ln2) / 3, rel=1e-5)
-        loss.backward()  # the ratio itself holds no gradient
-        torch.testing.assert_close(log_prob.grad, -torch.tensor([[[a * 1, -b * 2.0, c * 4.0]]]) / 3)
-
-
-def test_policy_loss_leaves_out_what_was_not_shown():
-    log_prob, credit = torch.tensor([[[-1.0, -1.0], [-5.0, -5.0]]]), torch.ones(1, 2, 2)
-    loss = hsrl.policy_loss(log_prob, log_prob, credit, torch.tensor([[1.0, 0.0]]), 1.0)
-    assert loss.item() == pytest.approx(1.0)
-
-
 def test_cloning_is_the_mean_over_clicks():
     log_prob = torch.tensor([[[-1.0, -3.0], [-5.0, -7.0], [-2.0, -2.0]]])
     assert hsrl.cloning_loss(log_prob, torch.tensor([[1.0, 0.0, 1.0]])).item() == (2 + 2) / 2
@@ -212,9 +192,10 @@ def test_weights_scale_their_terms(make_agent, make_batch):
     assert set(terms) == ALL_TERMS
     target = hsrl.td_target(batch, p.future, settings)
     credit = hsrl.advantages(p, target, settings)
+    tokens = valid[..., None].expand_as(credit)
     expected = {
         "td": hsrl.td_loss(p.values, p.weights, target, valid, 0.7),
-        "policy": 0.5 * hsrl.policy_loss(p.log_prob, batch.log_prob, credit, valid, 1.0),
+        "policy": 0.5 * policy_gradient_loss(p.log_prob, batch.log_prob, credit, tokens, 1.0),
         "entropy": -0.25 * p.entropy[p.valid].mean(),
         "cloning": 2 * hsrl.cloning_loss(p.log_prob, batch.click * valid),
         "supervision": 3 * hsrl.supervision_loss(p.response_logits, batch.click, valid),

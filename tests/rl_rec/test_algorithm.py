@@ -287,11 +287,14 @@ def test_losses_and_rollouts_know_the_live_items(build):
     own = module(algorithm)
     targets = [
         predict(
-            own.networks, own.targets, Transitions(**batch), own.profiles, own.item_features, True,
-            own.settings, catalogue=known,
+            own.networks,
+            own.targets,
+            Transitions(**batch),
+            own.world_view._replace(catalogue=known),
+            own.settings,
         ).target
         for known in (schedule, None)
-    ]  # fmt: skip
+    ]
     used = own.predict(Transitions(**batch)).target
     assert torch.equal(used, targets[0]) and not torch.equal(used, targets[1])
 

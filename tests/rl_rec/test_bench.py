@@ -14,7 +14,8 @@ from rl_rec.bench.settings import bench_settings
 from rl_rec.bench.train import FastLoop, PlainLoop, gradient_difference
 from rl_rec.bench.world import WorldSizes, random_world
 from rl_rec.cli.main import cli, main
-from rl_rec.hac.losses import td_target
+from rl_rec.hac.losses import predict
+from rl_rec.scoring.losses import WorldView
 
 SIZES = {"population": 12, "items": 24, "profile_features": 3, "item_features": 4, "history": 6, "slate": 3}
 TINY = [
@@ -137,8 +138,8 @@ def test_fast_and_plain_have_the_same_targets():
     world = random_world(settings.world, seed=0)
     fast, plain = FastLoop(settings, world), PlainLoop(settings, world)
     batch = fast.sample()
-    profile = world.profiles[batch.user.long()]
-    y = td_target(fast.targets, batch, profile, world.item_features, True, settings.agent)
+    view = WorldView(world.profiles, world.item_features, forbid_repeats=True)
+    y = predict(fast.networks, fast.targets, batch, view, settings.agent).target
     torch.testing.assert_close(y, plain.plain.target(plain.targets, batch))
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from envs.simulator import Observation
-from rl_rec.slates import mask_scores, sample_without_replacement, top_k
+from rl_rec.slates import mask_scores, plackett_luce_log_probs, sample_without_replacement, top_k
 
 INF = float("inf")
 OBSERVATION = Observation(user=torch.tensor([0, 1]), history=torch.tensor([[0, 2, 2], [0, 0, 0]]))
@@ -87,3 +87,30 @@ def test_the_generator_decides_the_draws():
     slates = [sample_without_replacement(scores, 4, 1.0, torch.Generator().manual_seed(s)) for s in (0, 0, 1)]
 
     assert torch.equal(slates[0], slates[1]) and not torch.equal(slates[0], slates[2])
+
+
+def test_probabilities_of_draws_without_replacement_add_up():
+    scores = torch.tensor([[-INF, 0.3, -0.2, 1.0, -INF, 0.5]])
+    total = 0.0
+    for slate in permutations([1, 2, 3, 5], 2):
+        log_p = plackett_luce_log_probs(scores, torch.tensor([slate]))
+        p = scores.exp()[0]
+        first, second = slate
+        expected = [(p[first] / p.sum()).log(), (p[second] / (p.sum() - p[first])).log()]
+        torch.testing.assert_close(log_p[0], torch.stack(expected))
+        total += float(log_p.sum().exp())
+    assert total == pytest.approx(1.0)
+
+
+def test_a_slate_that_takes_nearly_all_the_mass_loses_no_digits():
+    """Two items 60 above the rest: after them one of two equal items remains."""
+    scores = torch.tensor([[-INF, 60.0, 60.0, 0.0, 0.0]], requires_grad=True)
+    log_p = plackett_luce_log_probs(scores, torch.tensor([[1, 2, 3]]))
+    torch.testing.assert_close(log_p, torch.tensor([[0.5, 1.0, 0.5]]).log())
+    log_p.sum().backward()
+    assert scores.grad is not None and scores.grad.isfinite().all()
+
+
+def test_the_last_of_all_items_is_certain():
+    log_p = plackett_luce_log_probs(torch.tensor([[-INF, 0.0, 1.0]]), torch.tensor([[2, 1]], dtype=torch.int32))
+    assert log_p[0, 1].item() == 0.0

@@ -1,0 +1,87 @@
+"""The logs as transitions: slates that users were shown when the logs were written, and how they responded."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.data.dataset import Dataset
+from envs.randomness import stream_seed
+from envs.reward import reward_table
+from envs.simulator import World, WorldSettings, append_clicked
+
+
+class LoggedSlates:
+    """All logged slates of a world's users, in an order that is drawn anew each time round.
+
+    Glossary: M slates, K slate size, H history length.
+    """
+
+    def __init__(
+        self, dataset: Dataset, world: World, rules: WorldSettings, seed: int, stream: int = 0
+    ) -> None:
+        """Gather the slates.
+
+        Args:
+            dataset: the logs.
+            world: of the same logs; the slates are those of its population.
+            rules: history length and reward.
+            seed: of the order.
+            stream: index of this reader among those of one run.
+        """
+        device = world.device
+        mine = np.flatnonzero(np.isin(dataset.session_user, world.population.users.cpu().numpy()))
+        self._population, self._sessions = world.population, torch.from_numpy(mine).to(device)
+        self._user = torch.from_numpy(dataset.session_user[mine].astype(np.int64)).to(device)
+        self._slate = torch.from_numpy(dataset.session_items[mine].astype(np.int64)).to(device)
+        self._click = torch.from_numpy(dataset.session_feedback[mine] == 1).to(device)
+        self._recency = torch.arange(rules.history_length, device=device)
+        self._reward = reward_table(rules.reward, dataset.slate_size).to(device)
+        self._generator = torch.Generator(device).manual_seed(stream_seed(seed, stream, 0))
+        self._order, self._next = self._shuffled(), 0
+
+    def __len__(self) -> int:
+        """M."""
+        return len(self._user)
+
+    def take(self, rows: int) -> dict[str, Tensor]:
+        """The next ``rows`` slates as columns, like those of a rollout.
+
+        An empty slot is item 0 and got no response. Nobody is known to have left: ``terminated`` is false.
+        """
+        parts = []
+        while rows:
+            if self._next == len(self._order):
+                self._order, self._next = self._shuffled(), 0
+            part = self._order[self._next : self._next + rows]
+            self._next += len(part)
+            rows -= len(part)
+            parts.append(part)
+        index = torch.cat(parts)
+        user, slate, click = self._user[index], self._slate[index], self._click[index]
+        history = self._population.history_before(user, self._sessions[index], self._recency)
+        return {
+            "user": user.int(),
+            "history": history.int(),
+            "slate": slate.int(),
+            "click": click,
+            "reward": self._reward[click.sum(dim=1)],
+            "terminated": torch.zeros_like(user, dtype=torch.bool),
+            "next_history": append_clicked(history, slate, click, self._recency).int(),
+        }
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Order, place and generator."""
+        return {
+            "order": self._order.clone(),
+            "next": torch.tensor(self._next),
+            "generator": self._generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue bit-equal from ``state_dict``."""
+        self._order = state["order"].to(self._order.device)
+        self._next = int(state["next"])
+        self._generator.set_state(state["generator"].cpu())
+
+    def _shuffled(self) -> Tensor:
+        return torch.randperm(len(self._user), generator=self._generator, device=self._user.device)

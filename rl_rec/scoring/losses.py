@@ -1,0 +1,62 @@
+"""Losses that several agents share, and what a batch is read in.
+
+Glossary: B transitions, K slate size, N items, D width.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from envs.catalogue import Catalogue
+from envs.simulator import Observation
+from rl_rec.slates import mask_scores
+from rl_rec.transitions import Transitions
+
+
+class WorldView(NamedTuple):
+    """What an agent knows of its world beside the transitions."""
+
+    profiles: Tensor
+    """(U, P) profile features of all users."""
+    item_features: Tensor
+    """(N + 1, F) features of the catalogue, row 0 zeros."""
+    forbid_repeats: bool
+    """Whether items in the history window may not be shown."""
+    catalogue: Catalogue | None = None
+    """Which items are live; ``None``: all."""
+
+    def observations(self, batch: Transitions) -> tuple[Observation, Observation]:
+        """What the slates of a batch were chosen from, and what the next ones are."""
+        live, next_live = (None, None) if self.catalogue is None else self.catalogue.live_in_batch(batch.clock)
+        return (
+            Observation(batch.user, batch.history, batch.candidates, live),
+            Observation(batch.user, batch.next_history, batch.candidates, next_live),
+        )
+
+    def mask(self, scores: Tensor, observation: Observation) -> Tensor:
+        """Scores (B, N + 1) with −inf, in place, where an item may not be shown."""
+        return mask_scores(scores, observation, self.forbid_repeats)
+
+
+def bellman_target(reward: Tensor, terminated: Tensor, future: Tensor, gamma: float) -> Tensor:
+    """y = r + γ·(1 − terminated)·future: (B,), or (B, K) where reward and future are each slot's own."""
+    if reward.dim() > 1:
+        terminated = terminated[:, None]
+    return reward + gamma * torch.where(terminated, 0.0, future)
+
+
+def td_loss(value: Tensor, target: Tensor) -> Tensor:
+    """(Q − y)², mean over the batch."""
+    return F.mse_loss(value, target)
+
+
+def policy_loss(q: Tensor) -> Tensor:
+    """L_π = −Q(s, μ_θ(s)), mean over the batch."""
+    return -q.mean()
+
+
+def supervision_loss(logits: Tensor, click: Tensor) -> Tensor:
+    """BCE(f_Z(a_k), y_k), mean over batch and slots."""
+    return F.binary_cross_entropy_with_logits(logits, click.to(logits.dtype))

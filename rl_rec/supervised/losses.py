@@ -1,0 +1,49 @@
+"""The loss of supervised learning: each shown item's response, misses included.
+
+Glossary: B transitions, K slate size.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rl_rec.policy_gradient import masked_mean
+from rl_rec.scoring.losses import WorldView
+from rl_rec.supervised.networks import SupervisedNetworks
+from rl_rec.transitions import Transitions
+
+SUPERVISION = "supervision"
+
+
+class Predictions(NamedTuple):
+    """Everything the loss needs, from one forward pass."""
+
+    slot_logits: Tensor
+    """(B, K) logit of the response to each slot."""
+
+
+def predict(
+    networks: SupervisedNetworks, batch: Transitions, world: WorldView, noise: torch.Generator | None = None
+) -> Predictions:
+    """Run the networks on a batch.
+
+    Args:
+        networks: the learned weights.
+        batch: B transitions.
+        world: what is known of the world.
+        noise: generator for dropout.
+    """
+    profile = F.embedding(batch.user, world.profiles)
+    tables = networks.tables(world.item_features)
+    mu = networks.hyper_actor(networks.state(tables, profile, batch.history, noise))
+    logits = networks.slot_scores(mu, F.embedding(batch.slate, tables.phi)) + networks.response_bias
+    return Predictions(logits)
+
+
+def losses(predictions: Predictions, batch: Transitions) -> dict[str, Tensor]:
+    """The term ``supervision``: BCE(f(a_k), y_k), mean over slots; a logged slate's empty ones do not count."""
+    logits = predictions.slot_logits
+    loss = F.binary_cross_entropy_with_logits(logits, batch.click.to(logits.dtype), reduction="none")
+    return {SUPERVISION: masked_mean(loss, (batch.slate > 0).to(logits.dtype))}

@@ -1,0 +1,141 @@
+"""Every algorithm: it solves a small world, serves what it saved, and shows only what may be shown."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from envs.simulator import Observation, Simulator, World, WorldSettings
+from rl_rec.agents import AGENTS, find_agent
+from rl_rec.evaluation import evaluate, normalised
+from rl_rec.reference import OraclePolicy, RandomPolicy
+from rl_rec.replay import Replay
+from rl_rec.rollout import Rollout
+from rl_rec.transitions import Transitions
+from tests.agents.by_hand import RULES, make_module, train
+
+pytestmark = pytest.mark.ray  # no session, but the import
+
+SOLVES: dict[str, dict[str, Any]] = {
+    "hac": {},
+    "hsrl": {"sid_levels": 2, "sid_codebook": 4},
+    "ddpg": {},
+    "ddpg-ra": {},
+    "td3": {},
+    "wolpertinger": {},
+    "slateq": {},
+    "a2c": {},
+    "item-a2c": {},
+    "supervised": {},
+}
+
+
+def test_every_algorithm_is_here():
+    assert set(SOLVES) == set(AGENTS) - {"supervised-offline"}  # which has logs to learn from, not a world
+
+
+def reached(world: World, policy: Any) -> float:
+    """Place of a policy's return between random (0) and the myopic oracle (1)."""
+
+    def value(make: Any) -> float:
+        return evaluate(world, RULES, make, 200, seed=7).return_mean
+
+    random = value(lambda simulator: RandomPolicy(simulator, torch.Generator().manual_seed(1)))
+    return normalised(value(lambda _: policy), random, value(OraclePolicy))
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize("name", SOLVES)
+def test_it_tells_two_kinds_of_users_apart(two_kinds, name):
+    module = make_module(name, two_kinds, **SOLVES[name])
+    assert reached(two_kinds, module.rollout_policy(two_kinds, RULES, None)) < 0.7  # it did not know before
+    assert reached(two_kinds, train(module, two_kinds, RULES, 300)) > 0.8
+
+
+@pytest.mark.parametrize("name", SOLVES)
+@pytest.mark.parametrize("explores", [False, True])
+def test_it_shows_only_what_may_be_shown(small_world, name, explores):
+    rules = WorldSettings(
+        history_length=6, max_steps=5, candidates=9, catalogue={"withheld": 0.3, "churn": 0.1}
+    )
+    world = small_world(items=30, users=20)
+    noise = torch.Generator().manual_seed(0) if explores else None
+    policy = make_module(name, world, rules, **SOLVES[name]).rollout_policy(world, rules, noise)
+    simulator = Simulator(world, rules, 16, seed=0)
+    for _ in range(8):
+        policy.weights_changed()
+        seen = simulator.observation
+        slate = policy.act(seen).slate
+        assert slate.shape == (16, 4)
+        # Candidates can be used up, but not before five are left.
+        left = [
+            (set(seen.candidates[row].tolist()) - set(seen.history[row].tolist()))
+            & set(seen.live.nonzero().flatten().tolist())
+            for row in range(16)
+        ]
+        for row, allowed in enumerate(left):
+            shown = slate[row].tolist()
+            assert len(set(shown) & allowed) == min(len(allowed), 4)
+        simulator.step(slate)
+
+
+@pytest.mark.parametrize("name", SOLVES)
+def test_what_was_saved_serves_the_same_slates(small_world, name):
+    rules = WorldSettings(history_length=6, max_steps=5)
+    world = small_world(items=30, users=20)
+    module = make_module(name, world, rules, **SOLVES[name])
+    seen = Observation(torch.arange(20), torch.zeros(20, 6, dtype=torch.int64))
+    expected = module.rollout_policy(world, rules, None).act(seen).slate
+    weights = {key: value.numpy() for key, value in module.state_dict().items()}
+    served = find_agent(name).load_policy(weights, world, rules, module.settings)
+    assert torch.equal(served.act(seen).slate, expected)
+    other = make_module(name, world, rules, seed=1, **SOLVES[name])
+    assert not torch.equal(other.rollout_policy(world, rules, None).act(seen).slate, expected)
+
+
+@pytest.mark.parametrize("name", SOLVES)
+@pytest.mark.parametrize("catalogue", [{}, {"withheld": 0.3, "churn": 0.1}])
+def test_losses_are_finite_and_move_every_weight(small_world, name, catalogue):
+    """Also where items that were shown have been retired since."""
+    rules = WorldSettings(history_length=6, max_steps=5, catalogue=catalogue)
+    world = small_world(items=30, users=20)
+    module = make_module(name, world, rules, **SOLVES[name])
+    policy = module.rollout_policy(world, rules, torch.Generator().manual_seed(0))
+    replay = Replay(400, 0)
+    replay.add(Rollout(Simulator(world, rules, 16, 0), policy).collect(20))
+    batch = Transitions(**replay.sample(64))
+    terms, watched = module.loss_terms(module.predict(batch), batch)
+    assert all(value.isfinite() for value in {**terms, **watched}.values())
+    torch.stack(list(terms.values())).sum().backward()
+    groups = module.parameter_groups()
+    grouped = {id(weight) for weights, _ in groups.values() for weight in weights}
+    assert grouped == {id(weight) for weight in module.networks.parameters()}
+    still = [
+        key
+        for key, weight in module.networks.named_parameters()
+        if weight.grad is None or not weight.grad.any()
+    ]
+    assert [key for key in still if not _may_be_still(name, key)] == []
+
+
+def _may_be_still(name: str, key: str) -> bool:
+    """What nothing is learned from: HSRL's last context is read by critics alone, through a ``detach``."""
+    return name == "hsrl" and key.startswith("policy.norms.1.")
+
+
+@pytest.mark.parametrize("name", SOLVES)
+def test_nothing_is_of_the_size_of_users_times_items_times_width(small_world, name, largest_tensor):
+    users, items, width = 16, 6_000, 8
+    rules = WorldSettings(history_length=6, max_steps=5)
+    world = small_world(items=items, users=20)
+    module = make_module(name, world, rules, **SOLVES[name])
+    policy = module.rollout_policy(world, rules, torch.Generator().manual_seed(0))
+    rollout = Rollout(Simulator(world, rules, users, 0), policy)
+    batch = Transitions(**rollout.collect(1))
+
+    def update() -> None:
+        terms, _ = module.loss_terms(module.predict(batch), batch)
+        torch.stack(list(terms.values())).sum().backward()
+
+    for call in (update, lambda: policy.act(rollout.simulator.observation)):
+        assert largest_tensor(call) < users * items * width / 2

@@ -1,0 +1,87 @@
+"""The logs as transitions: every logged slate once each time round, with what its user had liked before."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from envs import world_folder
+from envs.data.dataset import Dataset, Split
+from envs.logged import LoggedSlates
+from envs.simulator import World, WorldSettings
+
+H = 5
+
+
+@pytest.fixture(scope="module")
+def logs(simulator: Path) -> tuple[Dataset, World]:
+    fitted = world_folder.load(simulator)
+    return fitted.dataset, fitted.world([Split.TRAIN])
+
+
+def make(logs, seed: int = 0, **rules) -> LoggedSlates:
+    return LoggedSlates(*logs, WorldSettings(history_length=H, **rules), seed)
+
+
+def test_each_slate_once_each_time_round(logs):
+    dataset, _ = logs
+    slates = make(logs)
+    mine = dataset.sessions_in(Split.TRAIN)
+    assert len(slates) == len(mine)
+    first, second = slates.take(len(slates)), slates.take(len(slates))
+    expected = sorted(map(tuple, dataset.session_items[mine].tolist()))
+    for rows in (first, second):
+        assert sorted(map(tuple, rows["slate"].tolist())) == expected
+    assert not torch.equal(first["slate"], second["slate"])  # in another order
+
+
+def test_rows_are_what_the_logs_hold(logs):
+    dataset, _ = logs
+    rows = make(logs, reward="mean_with_cost").take(40)
+    key = {(user, *slate): row for row, (user, slate) in enumerate(
+        zip(dataset.session_user.tolist(), dataset.session_items.tolist(), strict=True)
+    )}  # fmt: skip
+    for row in range(40):
+        user, slate = int(rows["user"][row]), rows["slate"][row].tolist()
+        session = key[(user, *slate)]
+        click = dataset.session_feedback[session]
+        assert rows["click"][row].tolist() == (click == 1).tolist()
+        assert float(rows["reward"][row]) == pytest.approx(np.where(click == 1, 1.0, -0.1).mean(), abs=1e-6)
+        mine = np.flatnonzero(dataset.session_user == user)
+        liked: list[int] = []
+        for earlier in mine[mine < session]:
+            liked += dataset.session_items[earlier][dataset.session_feedback[earlier] == 1].tolist()
+        padded = [0] * H + liked
+        assert rows["history"][row].tolist() == padded[-H:]
+        after = padded + [item for item, response in zip(slate, click, strict=True) if response == 1]
+        assert rows["next_history"][row].tolist() == after[-H:]
+    assert not rows["terminated"].any()
+
+
+def test_any_number_of_rows_can_be_taken(logs):
+    slates = make(logs)
+    assert len(slates.take(3 * len(slates) + 1)["user"]) == 3 * len(slates) + 1
+    assert len(slates.take(1)["user"]) == 1
+
+
+def test_the_seed_decides_the_order(logs):
+    assert torch.equal(make(logs, 1).take(50)["slate"], make(logs, 1).take(50)["slate"])
+    assert not torch.equal(make(logs, 1).take(50)["slate"], make(logs, 2).take(50)["slate"])
+
+
+def test_a_restored_reader_goes_on_where_it_was(logs):
+    one, other = make(logs), make(logs, seed=9)
+    one.take(len(one) - 3)
+    state = one.state_dict()
+    expected = one.take(len(one))
+    other.load_state_dict(state)
+    again = other.take(len(one))
+    assert all(torch.equal(again[name], expected[name]) for name in expected)
+
+
+def test_only_the_users_of_the_world_are_read(simulator):
+    fitted = world_folder.load(simulator)
+    slates = LoggedSlates(fitted.dataset, fitted.world([Split.VALIDATION]), WorldSettings(history_length=H), 0)
+    users = set(slates.take(len(slates))["user"].tolist())
+    assert users <= set(fitted.dataset.users_in(Split.VALIDATION).tolist()) and users
