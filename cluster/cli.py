@@ -39,7 +39,10 @@ def train(
     device: str | None,
     as_json: bool,
 ) -> None:
-    """Train ALGORITHM (hac, hsrl) inside a simulator, or go on with an interrupted run.
+    """Train ALGORITHM inside a simulator, or go on with an interrupted run.
+
+    ALGORITHM is hac, hsrl, or one that they are compared with: ddpg, ddpg-ra, td3, wolpertinger, slateq, a2c,
+    item-a2c, supervised, supervised-offline. Each has a page in rl_rec/.
 
     The run folder holds configuration, versions, commit, data fingerprint and seed (run.json), results,
     TensorBoard events, checkpoints and a picture of the learning curve.

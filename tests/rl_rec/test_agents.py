@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -39,3 +41,13 @@ def test_looking_an_algorithm_up_loads_neither_torch_nor_ray():
         "sys.exit(len({'torch', 'ray'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_help_and_a_page_name_every_algorithm(name):
+    from cluster.cli import train
+
+    assert train.help is not None and f" {name}" in train.help.replace("\n", " ").replace("    ", " ")
+    folder = Path(import_module(AGENTS[name].settings.partition(":")[0]).__file__ or "").parent
+    page = (folder / "README.md").read_text()
+    assert (page.startswith("# ") and "arxiv.org" in page) or "supervised" in name
