@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from rl_rec import metrics as names
 from rl_rec.run_folder import RunFolder, read_results
-from tuning.intervals import interval95
+from tuning.statistics import interval95
 
 
 def draw_learning_curve(

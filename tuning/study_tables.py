@@ -14,7 +14,7 @@ from envs.world_folder import FittedWorld
 from rl_rec.comparison import REFERENCES, Comparison
 from rl_rec.json_values import json_value
 from rl_rec.run_folder import newest_weights
-from tuning.intervals import interval95
+from tuning.statistics import interval95
 from tuning.study_plan import Cell, StudyPlan
 
 RESULTS_FILE = "results.csv"

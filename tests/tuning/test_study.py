@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 import os
 import signal
 import subprocess
@@ -22,7 +21,6 @@ from rl_rec.agents import AGENTS
 from rl_rec.checkpoint import seal
 from rl_rec.provenance import describe_run, write_run
 from rl_rec.run_folder import read_results
-from tuning.intervals import interval95
 from tuning.study import check, finished, study
 from tuning.study_plan import StudyPlan, make_variants, read_plan, split_assignments
 from tuning.training import only_one
@@ -43,16 +41,6 @@ def plan(simulator: Path, small_run: list[str]) -> Callable[..., StudyPlan]:
         return StudyPlan(simulator=simulator, variants=variants, **{**rest, **fields})
 
     return make
-
-
-def test_interval_is_students_over_seeds():
-    # mean 2, standard error 1/sqrt(3), t(0.975, 2 degrees of freedom) = 4.302653
-    low, high = interval95([1.0, 2.0, 3.0])
-    assert (low, high) == (pytest.approx(2 - 4.302653 / 3**0.5), pytest.approx(2 + 4.302653 / 3**0.5))
-
-
-def test_interval_of_one_seed_is_unknown():
-    assert all(math.isnan(bound) for bound in interval95([1.0]))
 
 
 def test_commas_in_brackets_belong_to_a_value():
