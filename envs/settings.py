@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from typing_extensions import Self
@@ -81,17 +81,27 @@ def _unknown_key(path: str, name: str, owner: type[BaseModel]) -> str:
     return f"unknown setting {path!r}{hint} (valid: {', '.join(valid)})"
 
 
+def _owner(model: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:
+    """The model at ``path`` below ``model``, through fields and through keys of mappings."""
+    owner: type[BaseModel] = model
+    of_values: type[BaseModel] | None = None
+    for name in path:
+        if of_values is not None:  # the name is a key
+            owner, of_values = of_values, None
+            continue
+        annotation = owner.model_fields[name].annotation
+        inside = get_args(annotation)[1] if get_origin(annotation) is dict else annotation
+        if isinstance(inside, type) and issubclass(inside, BaseModel):
+            owner, of_values = (owner, inside) if get_origin(annotation) is dict else (inside, None)
+    return owner
+
+
 def _first_problem(error: ValidationError, model: type[BaseModel], where: str) -> str:
     problem = error.errors(include_url=False)[0]
     names = [str(part) for part in problem["loc"]]
     path = ".".join([where, *names] if where else names)
     if problem["type"] == "extra_forbidden":
-        owner = model
-        for name in names[:-1]:
-            annotation = owner.model_fields[name].annotation
-            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-                owner = annotation
-        return _unknown_key(path, names[-1], owner)
+        return _unknown_key(path, names[-1], _owner(model, names[:-1]))
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "value_error" and isinstance(problem["input"], Mapping):
         return f"{path}: {message}" if path else message  # a cross-field check: its message is already whole

@@ -6,7 +6,7 @@ The plan is checked whole before anything is trained, and stored in ``run.json``
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,12 @@ class StudyPlan:
     """Users served per evaluation."""
     split: Split
     """Whose users they are."""
+    name: str = "study"
+    """What it is called in its report."""
+    question: str = ""
+    """What it is to answer."""
+    places: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By variant, where it stands on the axes of a sweep."""
 
     @property
     def base(self) -> TrainSettings[Any]:
@@ -123,10 +129,10 @@ class StudyPlan:
         for name, variant in self.variants.items():
             if name in REFERENCES:
                 raise UserError(f"a variant cannot be called {name!r}: a reference policy is")
-            for field in _SHARED:
-                if getattr(variant.settings, field) != getattr(self.base, field):
+            for shared in _SHARED:
+                if getattr(variant.settings, shared) != getattr(self.base, shared):
                     raise UserError(
-                        f"variant {name!r} changes {field}, which all variants share: "
+                        f"variant {name!r} changes {shared}, which all variants share: "
                         "give --steps, --world or --set instead"
                     )
             settings = variant.settings.model_copy(update={"seed": 0})
@@ -148,6 +154,9 @@ class StudyPlan:
             "seeds": self.seeds,
             "episodes": self.episodes,
             "split": self.split.name.lower(),
+            "name": self.name,
+            "question": self.question,
+            "places": self.places,
         }
 
 
@@ -173,6 +182,9 @@ def read_plan(out: Path) -> tuple[StudyPlan, str | None]:
             seeds=config["seeds"],
             episodes=config["episodes"],
             split=Split[config["split"].upper()],
+            name=config.get("name", "study"),
+            question=config.get("question", ""),
+            places=config.get("places", {}),
         )
     except (KeyError, TypeError, AttributeError):
         raise UserError(f"{path} does not describe a study") from None

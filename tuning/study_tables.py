@@ -1,4 +1,4 @@
-"""What a study found: one table per training world and serving condition, and one CSV of every figure."""
+"""What a study found: a table per training world and serving condition, every figure as CSV and Parquet."""
 
 import csv
 import io
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from envs.progress import Progress
 from envs.world_folder import FittedWorld
@@ -18,6 +20,7 @@ from tuning.statistics import interval95
 from tuning.study_plan import Cell, StudyPlan
 
 RESULTS_FILE = "results.csv"
+PARQUET_FILE = "results.parquet"
 _NOT_COLUMNS = ("seed", "world", "data_fingerprint", "return_ci95", "random_return", "oracle_return")
 
 
@@ -78,7 +81,7 @@ def make_tables(
                     "rows": _rows(references, of_world, figures, failed),
                 }
             )
-            _write_results(tables, out / RESULTS_FILE)
+            _write_results(tables, out)
     return tables
 
 
@@ -146,21 +149,29 @@ def _mean_of_known(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _write_results(tables: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """One line per policy, seed and table; the seed of a reference policy is empty."""
-    lines = []
+def _write_results(tables: Sequence[Mapping[str, Any]], out: Path) -> None:
+    """One row per policy, seed and table, as CSV and Parquet; the seed of a reference policy is empty."""
+    rows = []
     for table in tables:
         for name, row in table["rows"].items():
             for figures in row["seeds"]:
                 place = {"world": table["world_name"], "serve": table["serve_name"], "variant": name}
                 values = {"return" if k == "return_mean" else k: v for k, v in figures.items()}
-                lines.append({**place, "algorithm": row["algorithm"], **values})
+                rows.append({**place, "algorithm": row["algorithm"], **values})
     first = ("world", "serve", "variant", "algorithm", "seed", "return", "normalised", "distinct_items")
-    columns = dict.fromkeys([*first, *(name for line in lines for name in line)])
+    columns = list(dict.fromkeys([*first, *(name for row in rows for name in row)]))
+    plain = json_value(rows)
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(json_value(lines))
+    writer.writerows(plain)
+    _replace(out / RESULTS_FILE, text.getvalue().encode())
+    whole = io.BytesIO()
+    pq.write_table(pa.table({name: [row.get(name) for row in plain] for name in columns}), whole)
+    _replace(out / PARQUET_FILE, whole.getvalue())
+
+
+def _replace(path: Path, content: bytes) -> None:
     draft = path.with_name(f".{path.name}")
-    draft.write_text(text.getvalue())
+    draft.write_bytes(content)
     draft.replace(path)

@@ -20,6 +20,8 @@ SUMMARIES = {
     "train": "Train an agent inside the simulator.",
     "evaluate": "Measure a trained agent, one episode per user.",
     "study": "Compare agents and variants over seeds, as tables with intervals.",
+    "sweep": "Answer a question: every variant, every seed, a report.",
+    "report": "Write the page that shows what a sweep or study found.",
     "bench": "Measure throughput and latency on this machine.",
     "quickstart": "Walk the whole way: logs, simulator, agent, result.",
 }

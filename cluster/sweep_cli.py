@@ -1,0 +1,195 @@
+"""`rl-rec sweep` and `rl-rec report`: a question answered with Ray Tune, and the page that answers it."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from envs.errors import UserError
+from rl_rec.cli.options import check_device, json_option, overwrite_option, set_option
+from rl_rec.cli.output import console, emit
+from rl_rec.cli.progress import reporting
+
+
+@click.command(
+    epilog="Example: rl-rec sweep exploration-variance --simulator work/sim --out work/sigma --seeds 5"
+)
+@click.argument("name", required=False, metavar="[NAME|FILE]")
+@click.option("--simulator", type=click.Path(path_type=Path), help="A folder that rl-rec simulator fit wrote.")
+@click.option("--out", type=click.Path(path_type=Path), help="The folder to write.")
+@click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0, 1, ...: how many; the sweep's by default.")
+@click.option("--steps", type=click.IntRange(min=1), help="User-steps of each trial; the sweep's by default.")
+@click.option(
+    "--episodes", type=click.IntRange(min=1), help="Users served per evaluation; the sweep's by default."
+)
+@click.option(
+    "--split",
+    type=click.Choice(["test", "validation"]),
+    default="test",
+    show_default=True,
+    help="Whose users to evaluate on; choose settings on validation.",
+)
+@click.option("--parallel", type=click.IntRange(min=1), default=2, show_default=True, help="Trials at once.")
+@click.option("--address", help="A running Ray cluster; by default Ray is started here.")
+@click.option(
+    "--if-exists",
+    type=click.Choice(["fail", "resume", "restart"]),
+    default="fail",
+    show_default=True,
+    help="Where --out exists: stop, go on with what is there, or delete it and begin again.",
+)
+@click.option("--dry-run", is_flag=True, help="Show trials, budget and resources, and train nothing.")
+@set_option
+@json_option
+def sweep(
+    name: str | None,
+    simulator: Path | None,
+    out: Path | None,
+    seeds: int | None,
+    steps: int | None,
+    episodes: int | None,
+    split: str,
+    parallel: int,
+    address: str | None,
+    if_exists: str,
+    dry_run: bool,
+    assignments: Sequence[str],
+    as_json: bool,
+) -> None:
+    """Answer a question: train every variant with every seed, evaluate, and write a report.
+
+    NAME is a sweep that comes with the package (without it, they are listed), FILE one of your own: YAML with
+    name, question, and cases or a grid, or Python that defines SWEEP. A sweep that was killed goes on with
+    --if-exists resume. The report is the page OUT/report/index.html.
+    """
+    if name is None:
+        from tuning.sweeps import SWEEPS
+
+        emit({known: one.question for known, one in SWEEPS.items()}, as_json, _listing)
+        return
+    needed = {"--simulator": simulator} if dry_run else {"--simulator": simulator, "--out": out}
+    if missing := [option for option, value in needed.items() if value is None]:
+        raise UserError(f"missing {', '.join(missing)}")
+    assert simulator is not None
+
+    from envs import world_folder
+    from envs.data.dataset import Split
+    from tuning.sweep import find_sweep
+
+    fields = {"seeds": seeds, "steps": steps, "episodes": episodes}
+    given = {field: value for field, value in fields.items() if value is not None}
+    plan = find_sweep(name).plan(simulator, Split[split.upper()], assignments, **given)
+    check_device(plan.base.device)
+    if dry_run:
+        plan.check(world_folder.load(simulator.resolve()))
+        emit(_cost(plan, parallel), as_json, _trials)
+        return
+    assert out is not None
+    _run(plan, out, parallel, address, if_exists, as_json)
+
+
+def _run(plan: Any, out: Path, parallel: int, address: str | None, if_exists: str, as_json: bool) -> None:
+    from cluster.cli import cpus_for
+    from cluster.ray_session import ray_session
+    from cluster.study_cli import render
+    from tuning import study as studies
+    from tuning.report import write_report
+    from tuning.study_plan import read_plan
+
+    resumed = False
+    if out.exists() and if_exists == "restart":
+        read_plan(out)  # nothing but a study is deleted
+        shutil.rmtree(out)
+    elif out.exists() and if_exists == "resume":
+        before, _ = read_plan(out)
+        if before.describe() != plan.describe():
+            raise UserError(
+                f"{out} holds another sweep or other settings: name another folder, or give --if-exists restart"
+            )
+        resumed = True
+    elif out.exists():
+        raise UserError(f"{out} exists already: name another folder, or give --if-exists resume or restart")
+    if not resumed:
+        studies.check(plan, out)
+    try:
+        with ray_session(
+            cpus=parallel * max(cpus_for(v.settings) for v in plan.variants.values()), address=address
+        ):
+            result = (
+                studies.resume(out, parallel, reporting)
+                if resumed
+                else studies.study(plan, out, parallel, reporting)
+            )
+    except KeyboardInterrupt:
+        if out.exists():
+            console.print("go on with the same command and --if-exists resume", soft_wrap=True)
+        raise
+    report = write_report(out, out / "report", overwrite=True)
+    emit({**result, "report": report}, as_json, render)
+    for answer in report["answers"].values():
+        console.print(answer, markup=False, soft_wrap=True)
+    console.print(f"report: {report['page']}", markup=False, soft_wrap=True)
+    for trial, problem in result["failed"].items():
+        console.print(f"error: trial {trial} failed: {problem}", markup=False, soft_wrap=True)
+    if result["failed"]:
+        raise click.exceptions.Exit(1)
+
+
+def _cost(plan: Any, parallel: int) -> dict[str, Any]:
+    from cluster.cli import cpus_for
+
+    return {
+        "question": plan.question,
+        "trials": [
+            {
+                "trial": cell.name,
+                "algorithm": cell.agent.name,
+                "user_steps": cell.settings.steps,
+                "cpus": cpus_for(cell.settings),
+                "gpus": int(cell.settings.device.startswith("cuda")),
+            }
+            for cell in plan.cells()
+        ],
+        "user_steps": plan.base.steps * len(plan.cells()),
+        "evaluations": (len(plan.cells()) + 4) * plan.episodes,
+        "at_once": parallel,
+    }
+
+
+def _trials(cost: Mapping[str, Any]) -> Table:
+    title = (
+        f"{cost['question']}\n{len(cost['trials'])} trials, {cost['user_steps']:,} user-steps in all, "
+        f"{cost['at_once']} at once; then {cost['evaluations']:,} episodes of evaluation"
+    )
+    table = Table(title=title, box=None, padding=(0, 1), header_style="bold", title_justify="left")
+    for column in ("trial", "algorithm", "user-steps", "CPUs", "GPUs"):
+        table.add_column(column, justify="left" if column in ("trial", "algorithm") else "right", no_wrap=True)
+    for trial in cost["trials"]:
+        figures = (f"{trial['user_steps']:,}", str(trial["cpus"]), str(trial["gpus"]))
+        table.add_row(trial["trial"], trial["algorithm"], *figures)
+    return table
+
+
+def _listing(questions: Mapping[str, Any]) -> Table:
+    table = Table(box=None, padding=(0, 1), header_style="bold")
+    table.add_column("sweep", no_wrap=True)
+    table.add_column("question")
+    for name, question in questions.items():
+        table.add_row(name, str(question))
+    return table
+
+
+@click.command(epilog="Example: rl-rec report work/sigma --out work/sigma-report")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="The folder to write; FOLDER/report by default.")
+@overwrite_option
+@json_option
+def report(folder: Path, out: Path | None, overwrite: bool, as_json: bool) -> None:
+    """Write the report of a finished sweep or study: one HTML page, Markdown, pictures and their numbers."""
+    from tuning.report import write_report
+
+    result = write_report(folder, out or folder / "report", overwrite)
+    emit(result, as_json)

@@ -1,0 +1,201 @@
+"""Sweeps: a question, the settings that vary to answer it, and the budget that every trial gets.
+
+A sweep is a Python object or a YAML file; trained and evaluated it is a study (``tuning.study``), whose report
+(``tuning.report``) answers the question.
+"""
+
+import importlib.util
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+from typing_extensions import Self
+
+from envs.data.dataset import Split
+from envs.errors import UserError
+from envs.settings import Settings
+from rl_rec.agents import AGENTS, find_agent
+from tuning.study_plan import AS_TRAINED, SAME_WORLD, StudyPlan, make_variants
+
+Value = bool | int | float | str
+
+
+class Case(Settings):
+    """One variant that stands by itself."""
+
+    algorithm: str | None = None
+    """Its algorithm; ``None``: the sweep's."""
+    set: tuple[str, ...] = ()
+    """What makes it differ: ``path.to.field=value``."""
+
+
+class Sweep(Settings):
+    """What is compared, and why.
+
+    The variants are every case (or the algorithm as it is) with every combination of the grid's values.
+    """
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    """Short; names the folder."""
+    question: str = Field(min_length=1)
+    """What the sweep is to answer."""
+    algorithm: str = "hac"
+    """Trained unless a case says otherwise."""
+    cases: dict[str, Case] = Field({})
+    """Variants by name; the others are compared to the first."""
+    grid: dict[str, tuple[Value, ...]] = Field({})
+    """By setting (``agent.exploration.sigma``), the values it takes."""
+    compare_to: str | None = None
+    """Name of the variant that the others are compared to; ``None``: the first."""
+    set: tuple[str, ...] = ()
+    """Fixed parts, the same for all: ``path.to.field=value``."""
+    seeds: int = Field(5, ge=1)
+    """Seeds 0 … ``seeds`` − 1 of every variant."""
+    steps: int = Field(40_000, ge=1)
+    """User-steps of each trial."""
+    episodes: int = Field(2048, ge=1)
+    """Users served per evaluation at the end."""
+
+    @field_validator("grid")
+    @classmethod
+    def _values(cls, grid: dict[str, tuple[Value, ...]]) -> dict[str, tuple[Value, ...]]:
+        for path, values in grid.items():
+            if not values:
+                raise ValueError(f"{path} takes no values")
+            if len(set(values)) < len(values):
+                raise ValueError(f"{path} takes a value twice")
+        return grid
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.cases and not self.grid:
+            raise ValueError("a sweep needs cases or a grid: there is nothing to compare")
+        for name in self.cases:
+            if re.fullmatch(r"[\w.-]+", name) is None:
+                raise ValueError(f"a case's name is made of letters, digits, - _ and ., got {name!r}")
+        if self.compare_to is not None and self.compare_to not in self.places():
+            raise ValueError(
+                f"compare_to={self.compare_to!r} is no variant (there are {', '.join(self.places())})"
+            )
+        return self
+
+    def places(self) -> dict[str, dict[str, Value]]:
+        """By variant, where it stands: its case, and its value on every axis of the grid."""
+        made: dict[str, dict[str, Value]] = {}
+        for case in self.cases or {"": Case()}:
+            for values in itertools.product(*self.grid.values()):
+                place: dict[str, Value] = {"case": case} if case else {}
+                place |= dict(zip(self.grid, values, strict=True))
+                parts = [case, *(_short(path, value) for path, value in zip(self.grid, values, strict=True))]
+                made["-".join(filter(None, parts))] = place
+        return made
+
+    def plan(
+        self, simulator: Path, split: Split = Split.TEST, assignments: Sequence[str] = (), **fields: Any
+    ) -> StudyPlan:
+        """The study that answers the question.
+
+        Args:
+            simulator: a folder that ``rl-rec simulator fit`` wrote.
+            split: whose users to evaluate on.
+            assignments: more settings for all.
+            fields: of the sweep, replaced: ``seeds``, ``steps``, ``episodes``.
+
+        Raises:
+            UserError: an unknown algorithm or setting.
+        """
+        sweep = type(self).from_mapping({**self.model_dump(), **fields}, where=f"sweep {self.name}")
+        for assignment in assignments:
+            path = assignment.partition("=")[0].strip()
+            if path in sweep.grid:
+                raise UserError(f"{path} is what the sweep {sweep.name} varies: it cannot be set for all")
+        wanted: dict[str, tuple[Any, list[str]]] = {}
+        places = sweep.places()
+        first = sweep.compare_to or next(iter(places))
+        for name in sorted(places, key=lambda name: name != first):
+            place = places[name]
+            case = sweep.cases.get(str(place.get("case", "")), Case())
+            of_grid = [f"{path}={_text(value)}" for path, value in place.items() if path != "case"]
+            wanted[name] = (find_agent(case.algorithm or sweep.algorithm), [*case.set, *of_grid])
+        shared = [*sweep.set, f"steps={sweep.steps}", *assignments]
+        return StudyPlan(
+            simulator=simulator,
+            variants=make_variants(wanted, shared),
+            worlds=SAME_WORLD,
+            serves=AS_TRAINED,
+            seeds=sweep.seeds,
+            episodes=sweep.episodes,
+            split=split,
+            name=sweep.name,
+            question=sweep.question,
+            places=places,
+        )
+
+
+def _short(path: str, value: Value) -> str:
+    return str(value) if isinstance(value, str) else f"{path.rpartition('.')[2]}{_text(value)}"
+
+
+def _text(value: Value) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def find_sweep(name: str) -> Sweep:
+    """The built-in sweep called ``name``, or the one in the file of that name.
+
+    A YAML file holds a sweep's fields; a Python file defines ``SWEEP``.
+
+    Raises:
+        UserError: neither; a file that cannot be read or that holds no sweep.
+    """
+    from tuning.sweeps import SWEEPS
+
+    if name in SWEEPS:
+        return SWEEPS[name]
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        return _from_yaml(path)
+    if path.suffix == ".py":
+        return _from_python(path)
+    raise UserError(f"{name!r} is no sweep: give a .yaml or .py file, or one of {', '.join(SWEEPS)}")
+
+
+def _from_yaml(path: Path) -> Sweep:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, Mapping):
+        raise UserError(f"{path} holds no sweep: it needs name, question, and cases or a grid")
+    return Sweep.from_mapping(values, where=str(path))
+
+
+def _from_python(path: Path) -> Sweep:
+    if not path.is_file():
+        raise UserError(f"cannot read {path}: no such file")
+    spec = importlib.util.spec_from_file_location(f"sweep_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path} cannot be run: {type(error).__name__}: {error}") from None
+    sweep = getattr(module, "SWEEP", None)
+    if not isinstance(sweep, Sweep):
+        raise UserError(f"{path} does not define SWEEP = Sweep(...) (from tuning.sweep import Sweep)")
+    return sweep
+
+
+def all_algorithms() -> dict[str, Case]:
+    """A case for every algorithm as it is."""
+    return {name: Case(algorithm=name) for name in AGENTS}

@@ -1,0 +1,86 @@
+"""The sweeps that come with the package: one for each question that the papers raise."""
+
+from tuning.sweep import Case, Sweep, all_algorithms
+
+_EVERY = (
+    Sweep(
+        name="baselines",
+        question="Which agent earns the highest return on the same budget?",
+        cases=all_algorithms(),
+        set=("evaluation.every=10000",),
+    ),
+    Sweep(
+        name="exploration-variance",
+        question="Which exploration variance serves HAC best, and is drawing the slate better than its top K?",
+        grid={
+            "agent.exploration.sigma": (0.0, 0.03, 0.1, 0.3, 1.0, 3.0),
+            "agent.exploration.effect": ("categorical", "topk"),
+        },
+        compare_to="sigma0.1-categorical",
+        set=("evaluation.every=0",),
+    ),
+    Sweep(
+        name="alignment",
+        question="How strongly should HAC align hyper-actions with the slates they choose?",
+        grid={"agent.alignment_weight": (0.0, 1e-3, 1e-2, 0.1, 1.0)},
+        compare_to="alignment_weight0.01",
+        set=("evaluation.every=0",),
+    ),
+    Sweep(
+        name="ablation-hac",
+        question="What does each part of HAC contribute?",
+        cases={
+            "hac": Case(),
+            "no-alignment": Case(set=("agent.alignment_weight=0",)),
+            "no-critic": Case(set=("agent.policy_weight=0",)),
+            "no-supervision": Case(set=("agent.supervision_weight=0",)),
+            "critic-alone": Case(set=("agent.supervision_weight=0", "agent.alignment_weight=0")),
+            "hyper-critic": Case(set=("agent.critic_action=hyper", "agent.policy_action=hyper")),
+            "topk": Case(set=("agent.exploration.effect=topk",)),
+            "supervised": Case(algorithm="supervised"),
+            "ddpg": Case(algorithm="ddpg"),
+        },
+        set=("evaluation.every=0",),
+    ),
+    Sweep(
+        name="ablation-hsrl",
+        question="What does each part of HSRL contribute?",
+        algorithm="hsrl",
+        cases={
+            "hsrl": Case(),
+            "no-entropy": Case(set=("agent.entropy_weight=0",)),
+            "no-hpn": Case(set=("agent.context=state",)),
+            "no-mlc": Case(set=("agent.multi_level_critic=false",)),
+            "cloning": Case(set=("agent.cloning_weight=0.1",)),
+            "expected": Case(set=("agent.context=expected",)),
+            "aggregate": Case(set=("agent.credit=aggregate",)),
+            "slate-credit": Case(set=("agent.credit_unit=slate",)),
+            "no-gradient": Case(set=("agent.policy_weight=0",)),
+            "no-supervision": Case(set=("agent.supervision_weight=0", "agent.rank=probability")),
+            "paper-heads": Case(set=("agent.node_scores=false", "agent.rank=probability")),
+            "paper-heads-no-hpn": Case(
+                set=("agent.node_scores=false", "agent.rank=probability", "agent.context=state")
+            ),
+        },
+        set=("evaluation.every=0",),
+    ),
+    Sweep(
+        name="codebook",
+        question="How many levels and tokens should HSRL's semantic IDs have?",
+        algorithm="hsrl",
+        grid={"agent.sid_codebook": (8, 16, 32, 64), "agent.sid_levels": (2, 3, 4)},
+        compare_to="sid_codebook32-sid_levels3",
+        set=("evaluation.every=0",),
+    ),
+    Sweep(
+        name="entropy",
+        question="How much entropy should HSRL's policy be paid for?",
+        algorithm="hsrl",
+        grid={"agent.entropy_weight": (0.0, 1e-3, 1e-2, 0.1, 1.0)},
+        compare_to="entropy_weight0.01",
+        set=("evaluation.every=0",),
+    ),
+)
+
+SWEEPS = {sweep.name: sweep for sweep in _EVERY}
+"""By name."""
