@@ -33,6 +33,8 @@ class Evaluation:
     """(E,) int64, who it was."""
     depth: Tensor
     """(E,) int64 steps until the user left or was cut off."""
+    clicks: Tensor
+    """(E,) int64 responses to all their slates."""
     click_rate: float
     """Clicks per shown item."""
     distinct_items: int
@@ -114,11 +116,35 @@ def evaluate(
     )
     users = population[order[:episodes]]
     session_draw = torch.rand(episodes, generator=shuffle, device=device)
+    return serve(world, settings, make_policy, users, session_draw, seed, progress)
 
+
+@torch.no_grad()
+def serve(
+    world: World,
+    settings: WorldSettings,
+    make_policy: MakePolicy,
+    users: Tensor,
+    session_draw: Tensor,
+    seed: int,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Serve given users, one episode each; see ``evaluate``.
+
+    Args:
+        world: where.
+        settings: the world's rules.
+        make_policy: builds the policy for a simulator.
+        users: (E,) int64, who comes.
+        session_draw: (E,) uniform in [0, 1): before which of their logged sessions.
+        seed: of responses.
+        progress: called after every batch of users.
+    """
+    device, episodes = world.device, len(users)
     similarity = F.normalize(world.item_features, dim=1)  # (N+1, F)
     shown = torch.zeros(world.num_items + 1, dtype=torch.int64, device=device)
-    returns, depths = [], []
-    clicks = slots = diversity = slates = torch.zeros((), dtype=torch.float64, device=device)
+    returns, depths, clicked = [], [], []
+    slots = diversity = slates = torch.zeros((), dtype=torch.float64, device=device)
     for part, batch in enumerate(users.split(_USERS_AT_ONCE)):
         simulator = Simulator(world, settings, len(batch), seed, stream=1 + part)
         everybody = torch.ones(len(batch), dtype=torch.bool, device=device)
@@ -127,6 +153,7 @@ def evaluate(
         policy = make_policy(simulator)
         total = torch.zeros(len(batch), dtype=torch.float64, device=device)
         depth = torch.zeros(len(batch), dtype=torch.int64, device=device)
+        own_clicks = torch.zeros_like(depth)
         gone = ~everybody
         for _ in range(settings.max_steps):
             slate = policy.act(simulator.observation).slate
@@ -134,7 +161,7 @@ def evaluate(
             here = ~gone
             total += transition.reward * here
             depth += here
-            clicks = clicks + (transition.click & here[:, None]).sum()
+            own_clicks += transition.click.sum(dim=1) * here
             slots = slots + here.sum() * slate.shape[1]
             shown += torch.bincount(slate[here].flatten(), minlength=len(shown))
             together = F.embedding(slate, similarity).sum(dim=1).square().sum(dim=1)  # ‖Σ f‖², (B,)
@@ -145,6 +172,7 @@ def evaluate(
             gone = gone | transition.terminated | transition.truncated
         returns.append(total)
         depths.append(depth)
+        clicked.append(own_clicks)
         progress(first + len(batch), episodes, "users served")
     distinct = int((shown[1:] > 0).sum())
     catalogue = Catalogue.of(world, settings)
@@ -153,7 +181,8 @@ def evaluate(
         returns=torch.cat(returns),
         users=users,
         depth=torch.cat(depths),
-        click_rate=float(clicks / slots),
+        clicks=torch.cat(clicked),
+        click_rate=float(torch.cat(clicked).sum() / slots),
         distinct_items=distinct,
         coverage=distinct / world.num_items,
         intra_list_diversity=float(diversity / slates),

@@ -19,6 +19,7 @@ SUMMARIES = {
     "sids": "Give the items semantic IDs: codebook, table, report.",
     "train": "Train an agent inside the simulator.",
     "evaluate": "Measure a trained agent, one episode per user.",
+    "compare": "Test one trained agent against another, as an A/B test.",
     "study": "Compare agents and variants over seeds, as tables with intervals.",
     "sweep": "Answer a question: every variant, every seed, a report.",
     "report": "Write the page that shows what a sweep or study found.",

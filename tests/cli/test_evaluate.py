@@ -1,18 +1,14 @@
 """`rl-rec evaluate` on a small world: what it prints and refuses, and that it needs no Ray."""
 
 import json
-import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from envs import world_folder
-from rl_rec.agents import find_agent
-from rl_rec.checkpoint import seal
 from rl_rec.cli.main import main
-from rl_rec.hac.networks import HACNetworks
 
 RULES = ["--set", "history_length=6", "--set", "max_steps=6"]
 FIELDS = {
@@ -33,34 +29,14 @@ FIELDS = {
 
 
 @pytest.fixture(scope="module")
-def simulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("world")
-    small = ["--set", "synthetic.users=60", "--set", "synthetic.items=40", "--set", "slate_size=4"]
-    assert main(["data", "prepare", "synthetic", "--out", str(root / "data"), *small]) == 0
-    quick = ["--set", "epochs=2", "--set", "model.dim=8", "--set", "model.hidden=8", *RULES[:2]]
-    assert main(["simulator", "fit", "--data", str(root / "data"), "--out", str(root / "sim"), *quick]) == 0
-    return root / "sim"
+def simulator(fitted_simulator: Path) -> Path:
+    return fitted_simulator
 
 
 @pytest.fixture(scope="module")
-def run(simulator: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(make_run: Callable[..., Path]) -> Path:
     """A run folder as training leaves it, with networks that never learned."""
-    path = tmp_path_factory.mktemp("runs") / "hac"
-    settings = (
-        find_agent("hac")
-        .train_settings()
-        .with_overrides(["world.history_length=6", "world.max_steps=6", "agent.encoder.dim=8"])
-    )
-    dataset = world_folder.load(simulator).dataset
-    networks = HACNetworks(dataset.user_features.shape[1], dataset.item_features.shape[1], 6, settings.agent)
-    module = path / "trial/checkpoint_000000/learner_group/learner/rl_module/default_policy"
-    module.mkdir(parents=True)
-    weights = {f"networks.{name}": value.numpy() for name, value in networks.state_dict().items()}
-    (module / "module_state.pkl").write_bytes(pickle.dumps(weights))
-    seal(path / "trial/checkpoint_000000")
-    config = {"algorithm": "hac", "simulator": str(simulator), "settings": settings.model_dump(mode="json")}
-    (path / "run.json").write_text(json.dumps({"config": config}))
-    return path
+    return make_run()
 
 
 def figures(capsys, *arguments: str) -> dict:

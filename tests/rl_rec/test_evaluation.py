@@ -11,7 +11,7 @@ from envs.catalogue import CatalogueSettings
 from envs.simulator import Observation, Simulator, World, WorldSettings
 from rl_rec.evaluation import Evaluation, evaluate, normalised
 from rl_rec.policy import Decision, Policy
-from rl_rec.reference import RandomPolicy, RankingPolicy
+from rl_rec.reference import OraclePolicy, RandomPolicy, RankingPolicy
 
 MakeWorld = Callable[..., World]
 RULES = WorldSettings(history_length=8)
@@ -38,6 +38,7 @@ def evaluation(returns: list[float], users: list[int]) -> Evaluation:
         returns=torch.tensor(returns, dtype=torch.float64),
         users=torch.tensor(users),
         depth=torch.ones(len(users), dtype=torch.int64),
+        clicks=torch.zeros(len(users), dtype=torch.int64),
         click_rate=0.5,
         distinct_items=3,
         coverage=0.3,
@@ -247,3 +248,13 @@ def test_one_user_has_no_interval():
 def test_the_place_between_random_and_oracle():
     assert [normalised(value, random=1.0, oracle=5.0) for value in (1.0, 4.0, 5.0, 6.0)] == [0, 0.75, 1, 1.25]
     assert isnan(normalised(1.0, random=2.0, oracle=2.0))
+
+
+def test_clicks_of_every_visit_add_up(small_world):
+    world = small_world(items=30, users=16)
+    rules = WorldSettings(history_length=6, max_steps=5)
+    result = evaluate(world, rules, OraclePolicy, 40, seed=0)
+    assert result.clicks.shape == (40,)
+    assert int(result.clicks.sum()) == pytest.approx(result.click_rate * int(result.depth.sum()) * 4)
+    # With mean_with_cost an episode's return is Σ (1.1·clicks/K − 0.1).
+    torch.testing.assert_close(result.returns, 1.1 * result.clicks / 4 - 0.1 * result.depth, atol=1e-5, rtol=0)
