@@ -19,7 +19,7 @@ from typing import Any
 
 from ray import tune
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
-from ray.tune import Callback, CheckpointConfig, RunConfig, TuneConfig, Tuner
+from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 
 from envs import world_folder
 from envs.errors import UserError
@@ -35,6 +35,8 @@ from tuning.training import check_new, last_line, load_same, only_one, quiet
 from tuning.trial import StudyTrial, prepare, tidy, user_steps
 
 STUDY_FILE = "study.json"
+RETRIES = 1
+"""How often a trial that failed is tried again, from its newest checkpoint, before it is reported."""
 
 Reporting = Callable[[str], AbstractContextManager[Progress]]
 """Shows one piece of work: given its label, a block with the progress to call."""
@@ -59,7 +61,8 @@ def check(plan: StudyPlan, out: Path) -> FittedWorld:
 def study(plan: StudyPlan, out: Path, parallel: int = 2, reporting: Reporting = _unseen) -> dict[str, Any]:
     """Train every variant in every world with every seed, and evaluate in every serving condition.
 
-    Needs a running Ray. A trial that fails leaves the others alone.
+    Needs a running Ray. A trial that fails is tried again ``RETRIES`` times from its newest checkpoint, and
+    leaves the others alone.
 
     Args:
         plan: what to compare.
@@ -167,6 +170,7 @@ def _train(plan: StudyPlan, out: Path, parallel: int, progress: Progress) -> dic
                 checkpoint_frequency=math.ceil(base.checkpoint_every / base.report_every),
                 checkpoint_at_end=True,
             ),
+            failure_config=FailureConfig(max_failures=RETRIES),
             callbacks=[_TotalProgress(progress, base.steps * len(cells), steps_behind)],
             verbose=0,
         ),

@@ -257,4 +257,6 @@ def test_clicks_of_every_visit_add_up(small_world):
     assert result.clicks.shape == (40,)
     assert int(result.clicks.sum()) == pytest.approx(result.click_rate * int(result.depth.sum()) * 4)
     # With mean_with_cost an episode's return is Σ (1.1·clicks/K − 0.1).
-    torch.testing.assert_close(result.returns, 1.1 * result.clicks / 4 - 0.1 * result.depth, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        result.returns, 1.1 * result.clicks.double() / 4 - 0.1 * result.depth, atol=1e-5, rtol=0
+    )

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -302,3 +303,33 @@ def test_killed_it_goes_on_to_the_same_tables(
     assert (out / "results.csv").read_text() == (straight / "results.csv").read_text()
     tables = [json.loads((folder / "study.json").read_text())["tables"] for folder in (out, straight)]
     assert tables[0] == tables[1]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_trial_whose_process_dies_goes_on_by_itself(
+    straight: Path, tmp_path: Path, twin: None, ray_session: None
+):
+    """And ends with the same figures."""
+    plan, _ = read_plan(straight)
+    alone = replace(plan, variants={"hac": plan.variants["hac"]})
+    trial, killed = tmp_path / "study" / "hac-world0-seed0", []
+
+    def kill() -> None:
+        end = time.monotonic() + 120
+        while time.monotonic() < end:
+            if user_steps(trial) and (results := read_results(trial)):
+                os.kill(results[-1]["pid"], signal.SIGKILL)
+                killed.append(results[-1]["training_iteration"])
+                return
+            time.sleep(0.02)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    result = study(alone, tmp_path / "study", 1)
+    killer.join()
+    assert killed and result["failed"] == {}
+    assert 0 < read_results(trial)[-1]["iterations_since_restore"] < STEPS // 100
+    expected = json.loads((straight / "study.json").read_text())["tables"]
+    for table, whole in zip(result["tables"], expected, strict=True):
+        assert table["rows"]["hac"]["returns"] == whole["rows"]["hac"]["returns"]
