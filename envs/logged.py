@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from envs.catalogue import Catalogue
 from envs.data.dataset import Dataset
 from envs.randomness import stream_seed
 from envs.reward import reward_table
@@ -24,7 +25,7 @@ class LoggedSlates:
         Args:
             dataset: the logs.
             world: of the same logs; the slates are those of its population.
-            rules: history length and reward.
+            rules: history length, reward, and which items are withheld.
             seed: of the order.
             stream: index of this reader among those of one run.
         """
@@ -32,8 +33,11 @@ class LoggedSlates:
         mine = np.flatnonzero(np.isin(dataset.session_user, world.population.users.cpu().numpy()))
         self._population, self._sessions = world.population, torch.from_numpy(mine).to(device)
         self._user = torch.from_numpy(dataset.session_user[mine].astype(np.int64)).to(device)
-        self._slate = torch.from_numpy(dataset.session_items[mine].astype(np.int64)).to(device)
-        self._click = torch.from_numpy(dataset.session_feedback[mine] == 1).to(device)
+        slate = torch.from_numpy(dataset.session_items[mine].astype(np.int64)).to(device)
+        # Items that are withheld when the world begins are as unknown here as to who learns in the world.
+        known = Catalogue.of(world, rules).live_at(0)[slate]
+        self._slate = slate.where(known, 0)
+        self._click = torch.from_numpy(dataset.session_feedback[mine] == 1).to(device) & known
         self._recency = torch.arange(rules.history_length, device=device)
         self._reward = reward_table(rules.reward, dataset.slate_size).to(device)
         self._generator = torch.Generator(device).manual_seed(stream_seed(seed, stream, 0))
@@ -46,7 +50,8 @@ class LoggedSlates:
     def take(self, rows: int) -> dict[str, Tensor]:
         """The next ``rows`` slates as columns, like those of a rollout.
 
-        An empty slot is item 0 and got no response. Nobody is known to have left: ``terminated`` is false.
+        An empty slot, or one with a withheld item, is item 0 and got no response. Nobody is known to have left:
+        ``terminated`` is false.
         """
         parts = []
         while rows:

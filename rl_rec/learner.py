@@ -39,7 +39,7 @@ class OffPolicyLearner(TorchLearner):
         for module_id in self.module.keys():  # noqa: SIM118 (not iterable itself)
             module = self._recommender(module_id)
             module.noise = self._noise
-            self._period = module.policy_period
+            self._period = module.policy_delay
             self._weights = list(module.networks.parameters())
             self._targets = list(module.targets.parameters()) if module.targets is not None else []
             self._critic = {
@@ -125,5 +125,6 @@ class OffPolicyLearner(TorchLearner):
         """Take over ``get_state``'s state."""
         super().set_state(state)
         if "noise" in state:
-            self._noise.set_state(torch.as_tensor(state["noise"]))
+            if not self._learner_index:  # others keep their own: they would all drop the same units
+                self._noise.set_state(torch.as_tensor(state["noise"]))
             self._updates = state.get("updates", 0)  # earlier releases saved none: they had no periods

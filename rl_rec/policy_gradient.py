@@ -1,11 +1,15 @@
 """The policy gradient on replayed data, the same for every agent that stores log-probabilities."""
 
+import torch
 from torch import Tensor
 
 
 def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
-    """Mean of ``x`` where ``valid`` (float, of the same shape) is one; zero where nothing is."""
-    return (x * valid).sum() / valid.sum().clamp(min=1)
+    """Mean of ``x`` where ``valid`` (float, of the same shape) is one; zero where nothing is.
+
+    What is not valid may be anything, infinite and NaN too; its gradient is zero.
+    """
+    return torch.where(valid > 0, x, 0.0).sum() / valid.sum().clamp(min=1)
 
 
 def policy_gradient_loss(
@@ -23,5 +27,8 @@ def policy_gradient_loss(
         valid: float, one where a choice counts.
         ratio_max: ρ_max.
     """
+    counts = valid > 0
+    log_prob = torch.where(counts, log_prob, 0.0)  # before the products: 0 · ∞ in a gradient would be NaN
+    behaviour = torch.where(counts, behaviour, 0.0)
     ratio = (log_prob.detach() - behaviour).exp().clamp(max=ratio_max)
     return -masked_mean(ratio * credit * log_prob, valid)

@@ -45,6 +45,7 @@ class RecommenderModule(TorchRLModule, TargetNetworkAPI, InferenceOnlyAPI):
         self.settings: Any = self.settings_class.from_mapping(config["agent"])
         world, rules = world_from_env_config(config["env_config"], config["device"])
         self.forbid_repeats = rules.repeats == "forbid"
+        self.reward = rules.reward
         self.catalogue = Catalogue.of(world, rules)
         # Features are data, not weights: they are not saved, and not sent to runners.
         self.register_buffer("profiles", world.profiles, persistent=False)
@@ -75,7 +76,7 @@ class RecommenderModule(TorchRLModule, TargetNetworkAPI, InferenceOnlyAPI):
         """Loss terms to be summed, and further scalars to be watched."""
 
     @property
-    def policy_period(self) -> int:
+    def policy_delay(self) -> int:
         """Updates of the critic for each of the policy and the targets."""
         return 1
 

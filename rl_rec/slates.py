@@ -63,4 +63,4 @@ def plackett_luce_log_probs(scores: Tensor, slate: Tensor) -> Tensor:
     chosen = scores.gather(1, slate)  # (B, K)
     rest = scores.scatter(1, slate, float("-inf")).logsumexp(dim=1, keepdim=True)
     left = torch.cat([rest, chosen.flip(1)], dim=1).logcumsumexp(dim=1)[:, 1:].flip(1)  # (B, K)
-    return chosen - left
+    return torch.where(chosen.isinf(), chosen, chosen - left)

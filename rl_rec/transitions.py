@@ -27,6 +27,7 @@ class Transitions(NamedTuple):
     clock: Tensor | None = None
     """(B,) integer, the world's clock when the slate was shown; stored only where the catalogue changes."""
     hyper_action: Tensor | None = None
-    """(B, D) float, the Z that was played; stored by HAC for ``critic_action='hyper'``."""
+    """(B, D) float, the Z that was played; stored where the critic scores it."""
     log_prob: Tensor | None = None
-    """(B, K, L + 1) float, log-probability of each token when it was drawn; stored by HSRL."""
+    """(B, K) float, log-probability of each slot when it was drawn; HSRL stores those of its tokens,
+    (B, K, L + 1)."""

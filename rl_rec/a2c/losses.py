@@ -49,17 +49,18 @@ def predict(
     tables = networks.tables(world.item_features)
     state = networks.state(tables, profile, batch.history, noise)
     scores = networks.scores(networks.hyper_actor(state), tables) / settings.exploration.temperature
-    closed = world.mask(torch.zeros_like(scores), now).isinf()
+    masked = world.mask(torch.zeros_like(scores), now).isinf()
+    # Whose candidates are used up may be shown nothing: a softmax over nothing would be NaN.
+    masked &= ~masked.all(dim=1, keepdim=True)
+    scores = scores.masked_fill(masked, float("-inf"))
     slate = batch.slate.long()
-    valid = ~closed.gather(1, slate)
-    # A slot whose item is closed counts nowhere; the sums of the others are kept finite.
-    closed.scatter_(1, slate, False)
-    scores = scores.masked_fill(closed, float("-inf"))
-    log_p = scores.log_softmax(dim=1).masked_fill(closed, 0.0)
+    valid = ~masked.gather(1, slate)
+    log_prob = plackett_luce_log_probs(scores, slate)
+    log_p = scores.log_softmax(dim=1).masked_fill(masked, 0.0)
     return Predictions(
-        log_prob=plackett_luce_log_probs(scores, slate),
+        log_prob=torch.where(valid, log_prob, 0.0),
         valid=valid,
-        entropy=-(log_p.exp() * log_p).sum(dim=1),
+        entropy=-(log_p.exp().masked_fill(masked, 0.0) * log_p).sum(dim=1),
         value=networks.critic(state.detach()),  # the critic reads the state without shaping it
         future=future_value(targets, batch, profile, world),
     )

@@ -14,6 +14,10 @@ class DDPGPolicy(ScoringPolicy):
 
     networks_class: ClassVar[type[ScoringNetworks]] = DDPGNetworks
 
+    def explore(self, z: Tensor) -> Tensor:
+        """Hyper-actions (B, D) with noise, within their bounds."""
+        return super().explore(z).clamp(-1.0, 1.0)
+
     def extras(self, z: Tensor, scores: Tensor, slate: Tensor) -> dict[str, Tensor]:
         """The played hyper-action (B, D): what the critic scores."""
         return {"hyper_action": z}

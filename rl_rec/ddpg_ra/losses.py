@@ -24,7 +24,7 @@ class Predictions(NamedTuple):
 
     ddpg: ddpg.Predictions
     """What DDPG needs."""
-    shown: Tensor
+    slate_log_prob: Tensor
     """(B, K) log P(a_k | s, s'); gradient to inverse model and item encoder."""
 
 
@@ -39,7 +39,7 @@ def predict(
     """Run networks and targets on a batch; arguments as ``rl_rec.ddpg.losses.predict``."""
     return Predictions(
         ddpg=ddpg.predict(networks, targets, batch, world, settings, noise),
-        shown=slate_log_probs(networks, batch, world),
+        slate_log_prob=slate_log_probs(networks, batch, world),
     )
 
 
@@ -67,10 +67,10 @@ def losses(predictions: Predictions, settings: DDPGRASettings) -> dict[str, Tens
     """DDPG's terms and ``representation``, each a scalar; their sum is minimised."""
     return {
         **ddpg.losses(predictions.ddpg, settings),
-        REPRESENTATION: settings.representation_weight * representation_loss(predictions.shown),
+        REPRESENTATION: settings.representation_weight * representation_loss(predictions.slate_log_prob),
     }
 
 
-def representation_loss(shown: Tensor) -> Tensor:
+def representation_loss(slate_log_prob: Tensor) -> Tensor:
     """−log P(a_k | s, s'), mean over batch and slots."""
-    return -shown.mean()
+    return -slate_log_prob.mean()

@@ -1,4 +1,4 @@
-"""item-wise A2C as an RLlib algorithm: ``ItemA2CConfig`` and ``ItemA2C``."""
+"""Item-wise A2C as an RLlib algorithm: ``ItemA2CConfig`` and ``ItemA2C``."""
 
 from ray.rllib.algorithms.algorithm import Algorithm
 

@@ -8,24 +8,28 @@ Glossary: B transitions, K slate size.
 import torch
 from torch import Tensor
 
-from envs.reward import slot_reward
 from rl_rec.a2c.losses import Predictions, actor_critic_terms
 from rl_rec.item_a2c.config import ItemA2CSettings
-from rl_rec.scoring.losses import bellman_target
+from rl_rec.scoring.losses import WorldView, bellman_target
 from rl_rec.transitions import Transitions
 
 
-def losses(predictions: Predictions, batch: Transitions, settings: ItemA2CSettings) -> dict[str, Tensor]:
+def losses(
+    predictions: Predictions, batch: Transitions, world: WorldView, settings: ItemA2CSettings
+) -> dict[str, Tensor]:
     """The terms ``td``, ``policy`` and ``entropy``, each a scalar; their sum is minimised."""
     target = bellman_target(batch.reward, batch.terminated, predictions.future, settings.gamma)
-    return actor_critic_terms(predictions, batch, target, advantages(predictions, batch, settings), settings)
+    credit = advantages(predictions, batch, world, settings)
+    return actor_critic_terms(predictions, batch, target, credit, settings)
 
 
-def advantages(predictions: Predictions, batch: Transitions, settings: ItemA2CSettings) -> Tensor:
+def advantages(
+    predictions: Predictions, batch: Transitions, world: WorldView, settings: ItemA2CSettings
+) -> Tensor:
     """A_k = g_k + γ·(1 − terminated)·K·w_k·V'(s') − V(s), without gradient: (B, K)."""
     slots = batch.slate.shape[1]
     share = slots * future_weights(batch.click, settings.future_by_reward) * predictions.future[:, None]
-    target = bellman_target(slot_reward(batch.click), batch.terminated, share, settings.gamma)
+    target = bellman_target(world.slot_rewards(batch), batch.terminated, share, settings.gamma)
     return target - predictions.value.detach()[:, None]
 
 

@@ -15,4 +15,4 @@ class ItemA2CModule(A2CModule):
 
     def losses(self, predictions: Predictions, batch: Transitions) -> LossTerms:
         """The terms to be summed."""
-        return losses(predictions, batch, self.settings)
+        return losses(predictions, batch, self.world_view, self.settings)

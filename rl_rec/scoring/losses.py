@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from envs.catalogue import Catalogue
+from envs.reward import RewardName, slot_reward
 from envs.simulator import Observation
 from rl_rec.slates import mask_scores
 from rl_rec.transitions import Transitions
@@ -26,6 +27,8 @@ class WorldView(NamedTuple):
     """Whether items in the history window may not be shown."""
     catalogue: Catalogue | None = None
     """Which items are live; ``None``: all."""
+    reward: RewardName = "mean_with_cost"
+    """Reward of one step."""
 
     def observations(self, batch: Transitions) -> tuple[Observation, Observation]:
         """What the slates of a batch were chosen from, and what the next ones are."""
@@ -34,6 +37,15 @@ class WorldView(NamedTuple):
             Observation(batch.user, batch.history, batch.candidates, live),
             Observation(batch.user, batch.next_history, batch.candidates, next_live),
         )
+
+    def slot_rewards(self, batch: Transitions) -> Tensor:
+        """What each slot is credited with, whose mean is the reward: (B, K).
+
+        Its own response; where a slot cannot know its share (``sweet_point``), the slate's reward.
+        """
+        if self.reward == "mean_with_cost":
+            return slot_reward(batch.click)
+        return batch.reward[:, None].expand(-1, batch.click.shape[1])
 
     def mask(self, scores: Tensor, observation: Observation) -> Tensor:
         """Scores (B, N + 1) with −inf, in place, where an item may not be shown."""

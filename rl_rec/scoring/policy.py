@@ -64,20 +64,28 @@ class ScoringPolicy:
             self._tables = self.networks.tables(self.item_features)
         profile = F.embedding(observation.user, self.profiles)
         state = self.networks.state(self._tables, profile, observation.history)
-        z = self.networks.hyper_actor(state)
-        if self.noise is not None and self.sigma > 0:
-            z = z + self.sigma * torch.randn(z.shape, generator=self.noise, device=z.device)
+        z = self.explore(self.networks.hyper_actor(state))
         scores = mask_scores(self.scores(state, z, self._tables), observation, self.forbid_repeats)
-        slate = self.choose(scores)
+        slate = self.choose(scores, state, self._tables)
         return Decision(slate, self.extras(z, scores, slate))
+
+    def explore(self, z: Tensor) -> Tensor:
+        """Hyper-actions (B, D) with noise, when exploring."""
+        if self.noise is None or self.sigma == 0:
+            return z
+        return z + self.sigma * torch.randn(z.shape, generator=self.noise, device=z.device)
 
     def scores(self, state: Tensor, z: Tensor, tables: CatalogueTables) -> Tensor:
         """Scores (B, N + 1) of the whole catalogue, before anything is masked; may be written to."""
         scores: Tensor = self.networks.scores(z, tables)
         return scores
 
-    def choose(self, scores: Tensor) -> Tensor:
-        """Slates (B, K) of masked scores (B, N + 1)."""
+    def choose(self, scores: Tensor, state: Tensor, tables: CatalogueTables) -> Tensor:
+        """Slates (B, K) of masked scores (B, N + 1) in states (B, D)."""
+        return self.draw(scores)
+
+    def draw(self, scores: Tensor) -> Tensor:
+        """K columns (B, K) of masked scores (B, M): the best, or when exploring as configured."""
         exploration = self.settings.exploration
         if self.noise is not None and exploration.effect == "categorical":
             return sample_without_replacement(scores, self.slate_size, exploration.temperature, self.noise)

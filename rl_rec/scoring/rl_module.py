@@ -29,7 +29,8 @@ class ScoringModule(RecommenderModule):
     @property
     def world_view(self) -> WorldView:
         """What the losses know of the world."""
-        return WorldView(self.profiles, self.item_features, self.forbid_repeats, self.catalogue)
+        known = self.profiles, self.item_features, self.forbid_repeats, self.catalogue, self.reward
+        return WorldView(*known)
 
     def forward_target(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The target's hyper-action of a batch's states."""

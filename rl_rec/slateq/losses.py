@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from envs.reward import slot_reward
 from envs.simulator import Observation
 from rl_rec.scoring.losses import WorldView, bellman_target, supervision_loss, td_loss
 from rl_rec.slateq.config import SlateQSettings
@@ -76,7 +75,7 @@ def td_target(
     # Candidates may be used up: a slot without an item is a miss.
     added = best.masked_fill(best.isinf(), 0.0).mean(dim=1, keepdim=True)
     future = targets.miss_value(state) + added
-    return bellman_target(slot_reward(batch.click), batch.terminated, future, settings.gamma)
+    return bellman_target(world.slot_rewards(batch), batch.terminated, future, settings.gamma)
 
 
 def losses(predictions: Predictions, batch: Transitions, settings: SlateQSettings) -> dict[str, Tensor]:

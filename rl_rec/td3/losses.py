@@ -69,8 +69,10 @@ def td_target(
     state = targets.state(targets.tables(world.item_features), profile, batch.next_history)
     action = targets.hyper_actor(state)
     if noise is not None:
-        drawn = torch.randn(action.shape, generator=noise, device=action.device) * settings.target_sigma
-        action = (action + drawn.clamp(-settings.target_clip, settings.target_clip)).clamp(-1.0, 1.0)
+        drawn = torch.randn(action.shape, generator=noise, device=action.device) * settings.target_noise
+        action = (action + drawn.clamp(-settings.target_noise_clip, settings.target_noise_clip)).clamp(
+            -1.0, 1.0
+        )
     first, second = targets.critic(state, action)
     return bellman_target(batch.reward, batch.terminated, torch.minimum(first, second), settings.gamma)
 

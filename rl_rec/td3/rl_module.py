@@ -15,9 +15,9 @@ class TD3Module(ScoringModule):
     policy_class = TD3Policy
 
     @property
-    def policy_period(self) -> int:
+    def policy_delay(self) -> int:
         """Policy and targets wait for the critics."""
-        return int(self.settings.policy_period)
+        return int(self.settings.policy_delay)
 
     def predict(self, batch: Transitions) -> Predictions:
         """What TD3's losses need."""

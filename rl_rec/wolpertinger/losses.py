@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from envs.reward import slot_reward
 from envs.simulator import Observation
 from rl_rec.scoring.losses import WorldView, bellman_target, policy_loss, td_loss
 from rl_rec.transitions import Transitions
@@ -70,7 +69,7 @@ def td_target(
     best = values.topk(slots, dim=1).values
     # Candidates may be used up: a slot without an item is worth nothing.
     future = best.masked_fill(best.isinf(), 0.0).mean(dim=1, keepdim=True)
-    return bellman_target(slot_reward(batch.click), batch.terminated, future, settings.gamma)
+    return bellman_target(world.slot_rewards(batch), batch.terminated, future, settings.gamma)
 
 
 def losses(predictions: Predictions, settings: WolpertingerSettings) -> dict[str, Tensor]:

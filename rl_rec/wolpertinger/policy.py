@@ -14,11 +14,14 @@ class WolpertingerPolicy(ScoringPolicy):
 
     def scores(self, state: Tensor, z: Tensor, tables: CatalogueTables) -> Tensor:
         """Nearness (B, N + 1) to the proto-action."""
-        self._state, self._phi = state, tables.phi
         return nearness(z, tables.phi)
 
-    def choose(self, scores: Tensor) -> Tensor:
+    def explore(self, z: Tensor) -> Tensor:
+        """Proto-actions (B, D) with noise, within their bounds."""
+        return super().explore(z).clamp(-1.0, 1.0)
+
+    def choose(self, scores: Tensor, state: Tensor, tables: CatalogueTables) -> Tensor:
         """Slates (B, K) of the neighbours."""
         neighbours = max(self.settings.neighbours, self.slate_size)
-        items, values = self.networks.best_neighbours(self._state, scores, self._phi, neighbours)
-        return items.gather(1, super().choose(values))
+        items, values = self.networks.best_neighbours(state, scores, tables.phi, neighbours)
+        return items.gather(1, self.draw(values))

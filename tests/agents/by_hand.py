@@ -54,7 +54,7 @@ def train(module: Any, world: World, rules: WorldSettings, steps: int, seed: int
         for optimizer in optimizers.values():
             optimizer.zero_grad()
         torch.stack(list(terms.values())).sum().backward()
-        with_policy = step % module.policy_period == 0
+        with_policy = step % module.policy_delay == 0
         for name, optimizer in optimizers.items():
             if with_policy or name == CRITIC:
                 optimizer.step()
@@ -99,8 +99,8 @@ def transitions(**changes: Any) -> Transitions:
     return batch._replace(**changes)
 
 
-def moved_by(agent: Hand, term: torch.Tensor) -> set[str]:
-    """Parts of the networks that a term has gradients for."""
+def moved_by(agent: Any, term: torch.Tensor) -> set[str]:
+    """Parts of ``agent.networks`` that a term has gradients for."""
     agent.networks.zero_grad(set_to_none=True)
     term.backward()
     return {

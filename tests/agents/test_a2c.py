@@ -66,15 +66,21 @@ def test_no_entropy_without_weight(hand):
 
 
 def test_an_item_that_may_not_be_shown_any_more_counts_nowhere(hand):
-    """Items 1, 3 and 4 are left: item 2 of the first slate was retired since."""
+    """Items 1, 3 and 4 are left: item 2 of the first slate is not, and had no probability when it was shown."""
     agent = made(hand)
-    batch = transitions(candidates=torch.tensor([[1, 3, 4]] * 2), log_prob=LOG_PROB)
+    behaviour = LOG_PROB.clone()
+    behaviour[0, 1] = -math.inf
+    batch = transitions(candidates=torch.tensor([[1, 3, 4]] * 2), log_prob=behaviour)
     p = predictions(agent, batch)
     assert p.valid.tolist() == [[True, False], [True, True]]
-    # Row 2: 3 of {1, 3, 4}, then 1 of {1, 4}.
-    left = torch.tensor([2 - math.log(ALL - 1), 1 - math.log(E + 1 / E)])
-    torch.testing.assert_close(p.log_prob[1], left)
+    # Row 1: 1 of {1, 3, 4}. Row 2: 3 of them, then 1 of {1, 4}.
+    three = ALL - 1
+    expected = [[1 - math.log(three), 0.0], [2 - math.log(three), 1 - math.log(E + 1 / E)]]
+    torch.testing.assert_close(p.log_prob, torch.tensor(expected))
+    mean = (E * 1 + E**2 * 2 - 1 / E) / three
+    torch.testing.assert_close(p.entropy, torch.full((2,), math.log(three) - mean))
     terms = losses(p, batch, agent.settings)
+    assert all(term.isfinite() for term in terms.values())
     sum(terms.values()).backward()
     gradients = [w.grad for w in agent.networks.parameters() if w.grad is not None]
     assert gradients and all(gradient.isfinite().all() for gradient in gradients)
@@ -128,7 +134,7 @@ def test_weights_of_the_future():
 def test_advantages_have_the_slate_s_as_their_mean(hand, alpha, expected):
     """A_k = g_k + 0.9·2·w_k·0.5 − 0.25; the slate's own is 0.65. Who left has no future: −0.35 each."""
     agent = made(hand, "item-a2c", future_by_reward=alpha)
-    credit = item_a2c.advantages(predictions(agent), transitions(), agent.settings)
+    credit = item_a2c.advantages(predictions(agent), transitions(), agent.world, agent.settings)
     torch.testing.assert_close(credit, torch.tensor([expected, [-0.35, -0.35]]))
     assert credit[0].mean().item() == pytest.approx(0.65)
 
@@ -136,7 +142,15 @@ def test_advantages_have_the_slate_s_as_their_mean(hand, alpha, expected):
 def test_each_item_s_own_advantage_is_used(hand):
     agent = made(hand, "item-a2c", policy_weight=1.0)
     batch = transitions(log_prob=LOG_PROB)
-    terms = item_a2c.losses(predictions(agent), batch, agent.settings)
+    terms = item_a2c.losses(predictions(agent), batch, agent.world, agent.settings)
     weights = torch.tensor([[1.2, 0.1], [-0.35, -0.35]])
     torch.testing.assert_close(terms["policy"], -(weights * LOG_PROB).mean())
     torch.testing.assert_close(terms["td"], torch.tensor((0.65**2 + 0.35**2) / 2))
+
+
+def test_where_a_slot_does_not_know_its_share_the_slate_s_reward_counts(hand):
+    """y = r + 0.9·0.5 for every slot of the first slate: A = 0.45 + 0.45 − 0.25; the second: −0.35."""
+    agent = made(hand, "item-a2c")
+    world = agent.world._replace(reward="sweet_point")
+    credit = item_a2c.advantages(predictions(agent), transitions(), world, agent.settings)
+    torch.testing.assert_close(credit, torch.tensor([[0.65, 0.65], [-0.35, -0.35]]))

@@ -12,7 +12,7 @@ from rl_rec.reference import OraclePolicy, RandomPolicy
 from rl_rec.replay import Replay
 from rl_rec.rollout import Rollout
 from rl_rec.transitions import Transitions
-from tests.agents.by_hand import RULES, make_module, train
+from tests.agents.by_hand import RULES, SMALL, make_module, moved_by, train
 
 pytestmark = pytest.mark.ray  # no session, but the import
 
@@ -121,6 +121,103 @@ def test_losses_are_finite_and_move_every_weight(small_world, name, catalogue):
 def _may_be_still(name: str, key: str) -> bool:
     """What nothing is learned from: HSRL's last context is read by critics alone, through a ``detach``."""
     return name == "hsrl" and key.startswith("policy.norms.1.")
+
+
+def with_batch(name: str, world: World, rules: WorldSettings, **settings: Any) -> tuple[Any, Transitions]:
+    """A module, and transitions that it made while exploring."""
+    module = make_module(name, world, rules, **{**SOLVES[name], **settings})
+    policy = module.rollout_policy(world, rules, torch.Generator().manual_seed(0))
+    return module, Transitions(**Rollout(Simulator(world, rules, 16, 0), policy).collect(6))
+
+
+def target(module: Any, batch: Transitions) -> torch.Tensor:
+    """What a batch is to be worth: y, or the value of what follows."""
+    predictions = module.predict(batch)
+    predictions = getattr(predictions, "ddpg", predictions)
+    return predictions.future if hasattr(predictions, "future") else predictions.target
+
+
+CRITICS = sorted(set(SOLVES) - {"supervised"})
+
+
+@pytest.mark.parametrize("name", CRITICS)
+def test_targets_are_those_of_the_target_networks_in_the_next_state(small_world, name):
+    rules = WorldSettings(history_length=6, max_steps=5)
+    module, batch = with_batch(name, small_world(items=30, users=20), rules, gamma=0.9)
+    y = target(module, batch)
+    assert not y.requires_grad
+    assert torch.equal(target(module, batch._replace(history=batch.history.flip(0))), y)
+    assert not torch.equal(target(module, batch._replace(next_history=batch.next_history.flip(0))), y)
+    with torch.no_grad():
+        for weight in module.networks.parameters():
+            weight.add_(0.1)
+    assert torch.equal(target(module, batch), y)
+    with torch.no_grad():
+        for weight in module.targets.parameters():
+            weight.add_(0.1)
+    assert not torch.equal(target(module, batch), y)
+
+
+SHAPED_BY_VALUES = {
+    "slateq": {"encoder", "levels", "value_encoder", "value_head"},
+    "wolpertinger": {"item_encoder"},
+}
+"""What TD learning moves besides critics."""
+
+
+@pytest.mark.parametrize("name", sorted(set(CRITICS) - {"hsrl"}))
+def test_td_learning_moves_critics_and_policies_leave_them(small_world, name):
+    rules = WorldSettings(history_length=6, max_steps=5)
+    module, batch = with_batch(name, small_world(items=30, users=20), rules)
+
+    def moved(term: str) -> set[str]:
+        terms, _ = module.loss_terms(module.predict(batch), batch)
+        return moved_by(module, terms[term])
+
+    assert moved("td") == SHAPED_BY_VALUES.get(name, set()) | ({"critic"} if name != "slateq" else set())
+    if name != "slateq":
+        assert "critic" not in moved("policy") and "encoder" in moved("policy")
+
+
+@pytest.mark.parametrize("name", SOLVES)
+def test_dropout_drops_in_learning_alone(small_world, name):
+    rules = WorldSettings(history_length=6, max_steps=5)
+    encoder = {**SMALL["encoder"], "dropout": 0.5}
+    module, batch = with_batch(name, small_world(items=30, users=20), rules, encoder=encoder)
+
+    def loss() -> list[float]:
+        terms, _ = module.loss_terms(module.predict(batch), batch)
+        return [float(term) for term in terms.values()]
+
+    without = loss()
+    assert loss() == without
+    module.noise = torch.Generator().manual_seed(0)
+    assert loss() != without
+
+
+@pytest.mark.parametrize("name", ["a2c", "item-a2c", "ddpg-ra"])
+def test_what_was_liked_already_takes_no_mass(small_world, name):
+    rules = WorldSettings(history_length=6, max_steps=5)
+    module, batch = with_batch(name, small_world(items=30, users=20), rules)
+    assert module.forbid_repeats
+    predictions = module.predict(batch)
+    module.forbid_repeats = False
+    everything = module.predict(batch)
+    key = "slate_log_prob" if name == "ddpg-ra" else "log_prob"
+    liked = (batch.history > 0).any(dim=1)
+    assert (getattr(predictions, key)[liked, 0] > getattr(everything, key)[liked, 0]).all()
+
+
+@pytest.mark.parametrize("name", SOLVES)
+def test_used_up_candidates_break_nothing(small_world, name):
+    """Five candidates for slates of four: after a few clicks there are too few."""
+    rules = WorldSettings(history_length=6, max_steps=8, candidates=5)
+    module, batch = with_batch(name, small_world(items=30, users=20, logits=[3.0] * 30), rules)
+    terms, watched = module.loss_terms(module.predict(batch), batch)
+    assert all(value.isfinite() for value in {**terms, **watched}.values())
+    torch.stack(list(terms.values())).sum().backward()
+    gradients = [weight.grad for weight in module.networks.parameters() if weight.grad is not None]
+    assert gradients and all(gradient.isfinite().all() for gradient in gradients)
 
 
 @pytest.mark.parametrize("name", SOLVES)

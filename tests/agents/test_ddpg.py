@@ -2,7 +2,9 @@
 
 import torch
 
+from envs.simulator import Observation
 from rl_rec.ddpg.losses import losses, predict
+from rl_rec.ddpg.policy import DDPGPolicy
 from tests.agents.by_hand import Hand, fill, moved_by, transitions
 
 PLAYED = torch.tensor([[0.3, 0.8], [0.1, -0.4]])
@@ -44,10 +46,16 @@ def test_each_term_moves_its_own(hand):
     assert moved_by(agent, terms["policy"]) == {"encoder", "hyper_actor"}
 
 
-def test_hyper_actions_are_bounded(hand):
-    agent = made(hand, critic_hidden=[])
+def test_hyper_actions_are_bounded_also_with_noise(hand):
+    agent = made(hand, critic_hidden=[], exploration={"sigma": 3.0})
     z = agent.networks.hyper_actor(1e3 * torch.randn(50, 2, generator=torch.Generator().manual_seed(0)))
     assert z.abs().max() <= 1
+    noise = torch.Generator().manual_seed(0)
+    data = agent.world.profiles, agent.world.item_features
+    policy = DDPGPolicy(agent.networks, *data, 2, False, agent.settings, noise)
+    users = torch.zeros(200, dtype=torch.int64)
+    played = policy.act(Observation(users, torch.zeros(200, 3, dtype=torch.int64))).extras["hyper_action"]
+    assert played.min() == -1 and played.max() == 1 and ((played > -1) & (played < 1)).any()
 
 
 def test_tokens_as_item_embeddings_leave_out_the_bias(hand):

@@ -40,7 +40,7 @@ def test_terms_are_ddpg_s_and_the_representation_s(hand):
     p = predict(agent.networks, agent.targets, batch, agent.world, agent.settings)
     terms = losses(p, agent.settings)
     assert set(terms) == {"td", "policy", "representation"}
-    torch.testing.assert_close(terms["representation"], -0.5 * p.shown.mean())
+    torch.testing.assert_close(terms["representation"], -0.5 * p.slate_log_prob.mean())
     assert representation_loss(torch.tensor([[-1.0, -3.0]])).item() == 2.0
 
 

@@ -63,7 +63,7 @@ def test_a_resumed_run_ends_bit_equal(ray_session, simulator, tmp_path, name):
         through.stop()
 
 
-@pytest.mark.parametrize("name", ["supervised-offline", "td3", "slateq"])
+@pytest.mark.parametrize("name", ["supervised-offline", "td3", "slateq", "wolpertinger", "ddpg-ra"])
 def test_remote_runners(ray_session, simulator, name):
     algorithm = configure(name, simulator, "rollout.runners=1").build_algo()
     try:
@@ -92,7 +92,9 @@ def test_learning_from_logs_meets_each_logged_slate_in_turn(ray_session, simulat
 
 def test_policy_and_targets_of_td3_wait_for_the_critics(ray_session, simulator):
     """One update in three moves more than the critics; also after resuming in between."""
-    algorithm = configure("td3", simulator, "agent.policy_period=3").build_algo()
+    from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+
+    algorithm = configure("td3", simulator, "agent.policy_delay=3").build_algo()
     try:
         learner = algorithm.learner_group._learner
         algorithm.train()  # fills the replay
@@ -104,8 +106,6 @@ def test_policy_and_targets_of_td3_wait_for_the_critics(ray_session, simulator):
                 state = learner.get_state()
                 learner._updates = 0
                 learner.set_state(state)
-            from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
-
             rows = algorithm.replay.sample(16)
             batch = MultiAgentBatch({"default_policy": SampleBatch(rows)}, env_steps=16)
             algorithm.learner_group.update(batch=batch, minibatch_size=16)

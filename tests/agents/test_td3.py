@@ -52,11 +52,11 @@ def futures(hand, mu: float, **settings) -> torch.Tensor:
 
 
 def test_noise_on_the_target_action_is_gaussian_and_cut_off(hand):
-    z = futures(hand, 0.2, target_sigma=0.1, target_clip=0.25)
+    z = futures(hand, 0.2, target_noise=0.1, target_noise_clip=0.25)
     assert abs(z.mean() - 0.2) < 0.01
     assert abs(z.std() - 0.0985) < 0.005  # σ of a Gaussian cut off at 2.5 σ
     assert z.min() >= 0.2 - 0.2501 and z.max() <= 0.2 + 0.2501 and z.max() > 0.4
 
 
 def test_the_noisy_target_action_stays_within_bounds(hand):
-    assert futures(hand, 0.9, target_sigma=1.0, target_clip=5.0).max() <= 1.00001
+    assert futures(hand, 0.9, target_noise=1.0, target_noise_clip=5.0).max() <= 1.00001

@@ -85,3 +85,16 @@ def test_only_the_users_of_the_world_are_read(simulator):
     slates = LoggedSlates(fitted.dataset, fitted.world([Split.VALIDATION]), WorldSettings(history_length=H), 0)
     users = set(slates.take(len(slates))["user"].tolist())
     assert users <= set(fitted.dataset.users_in(Split.VALIDATION).tolist()) and users
+
+
+def test_withheld_items_are_not_met(logs):
+    """Nor their responses: what learns from the logs knows as little of them as what learns in the world."""
+    from envs.catalogue import Catalogue
+
+    rules = WorldSettings(history_length=H, catalogue={"withheld": 0.3, "rule": "newest"})
+    slates = LoggedSlates(*logs, rules, 0)
+    rows = slates.take(len(slates))
+    live = Catalogue.of(logs[1], rules).live_at(0)
+    shown = rows["slate"].long()
+    assert (live[shown] | (shown == 0)).all() and (shown == 0).any() and (shown > 0).any()
+    assert not rows["click"][shown == 0].any()

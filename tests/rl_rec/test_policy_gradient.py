@@ -29,3 +29,12 @@ def test_policy_loss_leaves_out_what_was_not_shown():
 
 def test_a_mean_over_nothing_is_zero():
     assert masked_mean(torch.tensor([3.0, 5.0]), torch.zeros(2)).item() == 0.0
+
+
+def test_what_does_not_count_may_be_anything():
+    log_prob = torch.tensor([-1.0, -2.0, -3.0], requires_grad=True)
+    behaviour = torch.tensor([-1.0, -torch.inf, torch.nan])
+    loss = policy_gradient_loss(log_prob, behaviour, torch.ones(3), torch.tensor([1.0, 0.0, 0.0]), 1.0)
+    assert loss.item() == 1.0
+    loss.backward()
+    assert log_prob.grad is not None and log_prob.grad.tolist() == [-1.0, 0.0, 0.0]

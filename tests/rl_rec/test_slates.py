@@ -114,3 +114,9 @@ def test_a_slate_that_takes_nearly_all_the_mass_loses_no_digits():
 def test_the_last_of_all_items_is_certain():
     log_p = plackett_luce_log_probs(torch.tensor([[-INF, 0.0, 1.0]]), torch.tensor([[2, 1]], dtype=torch.int32))
     assert log_p[0, 1].item() == 0.0
+
+
+def test_what_may_not_be_shown_has_no_probability():
+    """Candidates may be used up: two items for three slots."""
+    log_p = plackett_luce_log_probs(torch.tensor([[-INF, 0.0, 1.0, -INF]]), torch.tensor([[2, 1, 3]]))
+    assert log_p[0, 1].item() == 0.0 and log_p[0, 2].item() == -INF
