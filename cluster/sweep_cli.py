@@ -95,6 +95,7 @@ def _run(plan: Any, out: Path, parallel: int, address: str | None, if_exists: st
     from cluster.cli import cpus_for
     from cluster.ray_session import ray_session
     from cluster.study_cli import render
+    from rl_rec.json_values import json_value
     from tuning import study as studies
     from tuning.report import write_report
     from tuning.study_plan import read_plan
@@ -105,7 +106,7 @@ def _run(plan: Any, out: Path, parallel: int, address: str | None, if_exists: st
         shutil.rmtree(out)
     elif out.exists() and if_exists == "resume":
         before, _ = read_plan(out)
-        if before.describe() != plan.describe():
+        if json_value(before.describe()) != json_value(plan.describe()):
             raise UserError(
                 f"{out} holds another sweep or other settings: name another folder, or give --if-exists restart"
             )

@@ -85,6 +85,7 @@ AGENTS = {
             "supervised-offline",
             "supervised",
             "Supervised",
+            settings="rl_rec.supervised.config:SupervisedOfflineSettings",
             config="rl_rec.supervised.algorithm:SupervisedOfflineConfig",
         ),
     )

@@ -9,8 +9,10 @@ from rl_rec.scoring.config import ActorCriticSettings, ExplorationSettings
 class A2CSettings(ActorCriticSettings):
     """Everything that defines an A2C agent and how it learns."""
 
-    exploration: ExplorationSettings = ExplorationSettings(sigma=0.0)
+    exploration: ExplorationSettings = ExplorationSettings(sigma=0.0, temperature=1.0)
     """The stochastic policy: draws from the softmax of the scores at this temperature."""
+    actor_lr: float = Field(5e-3, gt=0.0)
+    """Adam's step size for encoder, hyper-actor and item encoder."""
     policy_weight: float = Field(1.0, gt=0.0)
     """Weight of the policy gradient."""
     entropy_weight: float = Field(0.01, ge=0.0)

@@ -12,7 +12,7 @@ class DDPGSettings(ActorCriticSettings):
 
     exploration: ExplorationSettings = ExplorationSettings(sigma=0.5)
     """Behaviour of the rollouts."""
-    item_embedding: Literal["own", "tokens"] = "tokens"
+    item_embedding: Literal["own", "tokens"] = "own"
     """φ of the items that a hyper-action is compared with. ``tokens``: the state encoder's, which
     the policy's gradient moves through the state; ``own``: an item encoder, which no loss moves."""
     policy_weight: float = Field(1.0, gt=0.0)

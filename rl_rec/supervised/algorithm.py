@@ -5,8 +5,8 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from rl_rec.algorithm import OffPolicyConfig
 from rl_rec.log_runner import LogRunner
 from rl_rec.scoring.algorithm import ScoringAlgorithm
-from rl_rec.supervised.config import SupervisedSettings
-from rl_rec.supervised.rl_module import SupervisedModule
+from rl_rec.supervised.config import SupervisedOfflineSettings, SupervisedSettings
+from rl_rec.supervised.rl_module import SupervisedModule, SupervisedOfflineModule
 from rl_rec.train_settings import TrainSettings
 
 
@@ -28,6 +28,9 @@ class Supervised(ScoringAlgorithm):
 
 class SupervisedOfflineConfig(SupervisedConfig):
     """As ``SupervisedConfig``; user-steps are logged slates."""
+
+    settings_class = TrainSettings[SupervisedOfflineSettings]
+    module_class = SupervisedOfflineModule
 
     def __init__(self, algo_class: type[Algorithm] | None = None) -> None:
         super().__init__(algo_class=algo_class or SupervisedOffline)

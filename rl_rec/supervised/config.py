@@ -1,5 +1,7 @@
 """Settings of supervised learning."""
 
+from pydantic import Field
+
 from rl_rec.scoring.config import ExplorationSettings, ScoringSettings
 
 
@@ -7,4 +9,13 @@ class SupervisedSettings(ScoringSettings):
     """Everything that defines a supervised agent and how it learns; what it scores is what it learns."""
 
     exploration: ExplorationSettings = ExplorationSettings(sigma=0.0)
-    """Behaviour of the rollouts; unused where the logs are learned from."""
+    """Behaviour of the rollouts."""
+    actor_lr: float = Field(5e-3, gt=0.0)
+    """Adam's step size; it falls to zero over the run (``lr_final``)."""
+
+
+class SupervisedOfflineSettings(SupervisedSettings):
+    """As ``SupervisedSettings``; nothing explores, so ``exploration`` is unused."""
+
+    actor_lr: float = Field(5e-4, gt=0.0)
+    """Adam's step size; larger ones read the few logs too closely."""

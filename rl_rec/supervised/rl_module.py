@@ -1,10 +1,11 @@
 """A supervised agent's networks as an RLModule."""
 
-from typing import Any
+from typing import Any, ClassVar
 
+from envs.settings import Settings
 from rl_rec.rl_module import LossTerms
 from rl_rec.scoring.rl_module import ScoringModule
-from rl_rec.supervised.config import SupervisedSettings
+from rl_rec.supervised.config import SupervisedOfflineSettings, SupervisedSettings
 from rl_rec.supervised.losses import Predictions, losses, predict
 from rl_rec.supervised.policy import SupervisedPolicy
 from rl_rec.transitions import Transitions
@@ -13,7 +14,7 @@ from rl_rec.transitions import Transitions
 class SupervisedModule(ScoringModule):
     """Supervised learning: no critic, no targets."""
 
-    settings_class = SupervisedSettings
+    settings_class: ClassVar[type[Settings]] = SupervisedSettings
     policy_class = SupervisedPolicy
     rollouts_without = ()
 
@@ -33,3 +34,9 @@ class SupervisedModule(ScoringModule):
         """The loss, and values to be watched."""
         watched = {"logit_mean": predictions.slot_logits.detach().mean()}
         return losses(predictions, batch), watched
+
+
+class SupervisedOfflineModule(SupervisedModule):
+    """The same, with settings of its own."""
+
+    settings_class = SupervisedOfflineSettings

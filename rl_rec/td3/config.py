@@ -1,5 +1,7 @@
 """TD3's settings."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from rl_rec.ddpg.config import DDPGSettings
@@ -8,6 +10,8 @@ from rl_rec.ddpg.config import DDPGSettings
 class TD3Settings(DDPGSettings):
     """Everything that defines a TD3 agent and how it learns."""
 
+    item_embedding: Literal["own", "tokens"] = "tokens"
+    """As DDPG's."""
     target_noise: float = Field(0.2, ge=0.0)
     """Standard deviation of the noise on the target policy's hyper-action."""
     target_noise_clip: float = Field(0.5, ge=0.0)

@@ -22,7 +22,7 @@ SOLVES: dict[str, dict[str, Any]] = {
     "ddpg": {},
     "ddpg-ra": {},
     "td3": {},
-    "wolpertinger": {},
+    "wolpertinger": {"neighbours": 16},
     "slateq": {},
     "a2c": {},
     "item-a2c": {},
@@ -119,8 +119,9 @@ def test_losses_are_finite_and_move_every_weight(small_world, name, catalogue):
 
 
 def _may_be_still(name: str, key: str) -> bool:
-    """What nothing is learned from: HSRL's last context is read by critics alone, through a ``detach``."""
-    return name == "hsrl" and key.startswith("policy.norms.1.")
+    """What nothing is learned from: HSRL's last context is read by critics alone, through a ``detach``; DDPG's items
+    are a random projection."""
+    return key.startswith({"hsrl": "policy.norms.1.", "ddpg": "item_encoder."}.get(name, "-"))
 
 
 def with_batch(name: str, world: World, rules: WorldSettings, **settings: Any) -> tuple[Any, Transitions]:
