@@ -119,7 +119,7 @@ def test_losses_are_finite_and_move_every_weight(small_world, name, catalogue):
 
 
 def _may_be_still(name: str, key: str) -> bool:
-    """HSRL's last context is read by critics alone, through a ``detach``; DDPG's items are a random projection."""
+    """HSRL's last context is read by critics alone, past a ``detach``; DDPG's items are a random projection."""
     return key.startswith({"hsrl": "policy.norms.1.", "ddpg": "item_encoder."}.get(name, "-"))
 
 
