@@ -8,6 +8,8 @@ import torch
 
 from envs.simulator import Simulator, World, WorldSettings
 from rl_rec.agents import find_agent
+from rl_rec.evaluation import evaluate, normalised
+from rl_rec.reference import OraclePolicy, RandomPolicy
 from rl_rec.replay import Replay
 from rl_rec.rl_module import CRITIC
 from rl_rec.rollout import Rollout
@@ -63,6 +65,16 @@ def train(module: Any, world: World, rules: WorldSettings, steps: int, seed: int
                 pairs = list(module.targets.parameters()), list(module.networks.parameters())
                 torch._foreach_lerp_(*pairs, module.settings.tau)
     return module.rollout_policy(world, rules, None)
+
+
+def reached(world: World, policy: Any, rules: WorldSettings = RULES) -> float:
+    """Place of a policy's return between random (0) and the myopic oracle (1)."""
+
+    def value(make: Any) -> float:
+        return evaluate(world, rules, make, 200, seed=7).return_mean
+
+    random = value(lambda simulator: RandomPolicy(simulator, torch.Generator().manual_seed(1)))
+    return normalised(value(lambda _: policy), random, value(OraclePolicy))
 
 
 class Hand(NamedTuple):

@@ -9,29 +9,9 @@ import pytest
 import torch
 
 from envs.randomness import seeded_weights
-from envs.simulator import World
 from rl_rec.agents import find_agent
 from rl_rec.scoring.losses import WorldView
 from tests.agents.by_hand import Hand, fill
-
-
-@pytest.fixture
-def two_kinds(small_world: Callable[..., World]) -> World:
-    """logit = ±3: users of kind ±1 like items of kind ±1, ten of each. Any slate for everybody gets half."""
-    items, users = 20, 40
-    world = small_world(
-        items=items, users=users, slate=2, profile_features=2, item_features=3, logits=[0.0] * items
-    )
-    kind, taste = torch.ones(users), torch.ones(items + 1)
-    kind[::2], taste[::2] = -1, -1
-    world.profiles[:, 0], world.item_features[1:, 0] = kind, taste[1:]
-    response = world.response
-    response.items[1:, 0] = 3 * taste[1:]
-    response.outputs.zero_()
-    response.history_offset.zero_()
-    response.user_offset.zero_()
-    response.user_offset[:, 0] = kind
-    return world
 
 
 @pytest.fixture

@@ -7,12 +7,10 @@ import torch
 
 from envs.simulator import Observation, Simulator, World, WorldSettings
 from rl_rec.agents import AGENTS, find_agent
-from rl_rec.evaluation import evaluate, normalised
-from rl_rec.reference import OraclePolicy, RandomPolicy
 from rl_rec.replay import Replay
 from rl_rec.rollout import Rollout
 from rl_rec.transitions import Transitions
-from tests.agents.by_hand import RULES, SMALL, make_module, moved_by, train
+from tests.agents.by_hand import RULES, SMALL, make_module, moved_by, reached, train
 
 pytestmark = pytest.mark.ray  # no session, but the import
 
@@ -32,16 +30,6 @@ SOLVES: dict[str, dict[str, Any]] = {
 
 def test_every_algorithm_is_here():
     assert set(SOLVES) == set(AGENTS) - {"supervised-offline"}  # which has logs to learn from, not a world
-
-
-def reached(world: World, policy: Any) -> float:
-    """Place of a policy's return between random (0) and the myopic oracle (1)."""
-
-    def value(make: Any) -> float:
-        return evaluate(world, RULES, make, 200, seed=7).return_mean
-
-    random = value(lambda simulator: RandomPolicy(simulator, torch.Generator().manual_seed(1)))
-    return normalised(value(lambda _: policy), random, value(OraclePolicy))
 
 
 @pytest.mark.learning

@@ -1,5 +1,6 @@
 """Every algorithm on RLlib: trained, saved, and resumed bit-equal."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +13,18 @@ pytestmark = pytest.mark.ray
 
 OTHERS = sorted(set(AGENTS) - {"hac", "hsrl"})
 """Those whose own folders do not test this."""
-SMALL = [
-    "report_every=100",
-    "world.history_length=4",
-    "world.max_steps=5",
-    "rollout.users=10",
-    "rollout.fragment=5",
-    "replay.learning_starts=50",
-    "replay.batch_size=16",
-    "replay.capacity=250",
-    "evaluation.every=200",
-    "evaluation.episodes=16",
-    "agent.encoder.dim=8",
-    "agent.encoder.heads=2",
-    "agent.encoder.feedforward=8",
-    "agent.item_hidden=4",
-]
 
 
-def configure(name: str, simulator: Path, *overrides: str) -> Any:
-    agent = find_agent(name)
-    settings = agent.train_settings(steps=10_000).with_overrides([*SMALL, *overrides])
-    return agent.rllib_config().recommender(str(simulator), settings)
+@pytest.fixture
+def configure(ray_session: None, simulator: Path, small_run: list[str]) -> Callable[..., Any]:
+    """A maker of small configurations: ``configure("td3", "seed=3", ...)``, as with ``--set``."""
+
+    def make(name: str, *overrides: str) -> Any:
+        agent = find_agent(name)
+        settings = agent.train_settings(steps=10_000).with_overrides([*small_run, *overrides])
+        return agent.rllib_config().recommender(str(simulator), settings)
+
+    return make
 
 
 def weights(algorithm: Any) -> dict[str, torch.Tensor]:
@@ -42,8 +33,8 @@ def weights(algorithm: Any) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_resumed_run_ends_bit_equal(ray_session, simulator, tmp_path, name):
-    through = configure(name, simulator).build_algo()
+def test_a_resumed_run_ends_bit_equal(configure, tmp_path, name):
+    through = configure(name).build_algo()
     try:
         before = weights(through)
         through.train()
@@ -64,8 +55,8 @@ def test_a_resumed_run_ends_bit_equal(ray_session, simulator, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["supervised-offline", "td3", "slateq", "wolpertinger", "ddpg-ra"])
-def test_remote_runners(ray_session, simulator, name):
-    algorithm = configure(name, simulator, "rollout.runners=1").build_algo()
+def test_remote_runners(configure, name):
+    algorithm = configure(name, "rollout.runners=1").build_algo()
     try:
         algorithm.train()
         assert algorithm.train()["num_env_steps_sampled_lifetime"] >= 200
@@ -73,11 +64,11 @@ def test_remote_runners(ray_session, simulator, name):
         algorithm.stop()
 
 
-def test_learning_from_logs_meets_each_logged_slate_in_turn(ray_session, simulator):
+def test_learning_from_logs_meets_each_logged_slate_in_turn(configure, simulator):
     from envs import world_folder
     from envs.data.dataset import Split
 
-    algorithm = configure("supervised-offline", simulator, "replay.capacity=1000").build_algo()
+    algorithm = configure("supervised-offline", "replay.capacity=1000").build_algo()
     try:
         dataset = world_folder.load(simulator).dataset
         logged = dataset.sessions_in(Split.TRAIN)
@@ -90,11 +81,11 @@ def test_learning_from_logs_meets_each_logged_slate_in_turn(ray_session, simulat
         algorithm.stop()
 
 
-def test_policy_and_targets_of_td3_wait_for_the_critics(ray_session, simulator):
+def test_policy_and_targets_of_td3_wait_for_the_critics(configure):
     """One update in three moves more than the critics; also after resuming in between."""
     from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 
-    algorithm = configure("td3", simulator, "agent.policy_delay=3").build_algo()
+    algorithm = configure("td3", "agent.policy_delay=3").build_algo()
     try:
         learner = algorithm.learner_group._learner
         algorithm.train()  # fills the replay

@@ -9,22 +9,20 @@ import pytest
 import torch
 
 from envs.randomness import seeded_weights
-from envs.simulator import Simulator, World, WorldSettings
-from rl_rec.evaluation import evaluate, normalised
+from envs.simulator import Simulator, World
 from rl_rec.hsrl.config import HSRLSettings
 from rl_rec.hsrl.losses import losses, predict
 from rl_rec.hsrl.networks import HSRLNetworks
 from rl_rec.hsrl.policy import HSRLPolicy
-from rl_rec.reference import OraclePolicy, RandomPolicy
 from rl_rec.replay import Replay
 from rl_rec.rollout import Rollout
 from rl_rec.sids.trie import Trie
 from rl_rec.transitions import Transitions
+from tests.agents.by_hand import RULES, reached
 
 pytestmark = pytest.mark.learning
 
 ITEMS, USERS, SLATE = 16, 40, 4
-RULES = WorldSettings(repeats="allow", start_history="empty", history_length=4, max_steps=8)
 SMALL = {
     "encoder": {"dim": 8, "heads": 2, "layers": 1, "feedforward": 16, "dropout": 0.0},
     "item_hidden": 0,
@@ -136,16 +134,6 @@ def train(world: World, tokens: np.ndarray, steps: int, seed: int = 0, **changes
         with torch.no_grad():
             torch._foreach_lerp_(*followed, settings.tau)
     return HSRLPolicy(*served)
-
-
-def reached(world: World, policy: HSRLPolicy) -> float:
-    """Place of a policy's return between random (0) and the myopic oracle (1)."""
-
-    def value(make: Callable[[Simulator], Any]) -> float:
-        return evaluate(world, RULES, make, 200, seed=7).return_mean
-
-    random = value(lambda simulator: RandomPolicy(simulator, torch.Generator().manual_seed(1)))
-    return normalised(value(lambda _: policy), random, value(OraclePolicy))
 
 
 def test_hsrl_tells_two_kinds_of_users_apart(two_kinds):
