@@ -1,4 +1,4 @@
-"""What HAC's critic learns by itself in a world whose answer is known; HAC as it is: tests/agents/test_all.py."""
+"""What HAC's critic learns by itself in a world whose answer is known."""
 
 import pytest
 
