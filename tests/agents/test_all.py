@@ -175,7 +175,7 @@ def test_dropout_drops_in_learning_alone(small_world, name):
 
     def loss() -> list[float]:
         terms, _ = module.loss_terms(module.predict(batch), batch)
-        return [float(term) for term in terms.values()]
+        return [float(term.detach()) for term in terms.values()]
 
     without = loss()
     assert loss() == without

@@ -463,6 +463,6 @@ def test_weights_broken_by_the_last_update_are_noticed(build):
     module = learner(algorithm)
     module._sums, module._count = {"loss/td": torch.tensor(0.5)}, 1
     with torch.no_grad():
-        module._followed[1][0].fill_(float("nan"))
+        module._weights[0].fill_(float("nan"))
     with pytest.raises(NonFiniteLossError, match="the weights became NaN"):
         module.drain_figures()
