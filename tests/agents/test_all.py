@@ -165,6 +165,11 @@ def test_td_learning_moves_critics_and_policies_leave_them(small_world, name):
     assert moved("td") == SHAPED_BY_VALUES.get(name, set()) | ({"critic"} if name != "slateq" else set())
     if name != "slateq":
         assert "critic" not in moved("policy") and "encoder" in moved("policy")
+        # The policy's gradient reaches the state through the action alone.
+        actor = module.networks.hyper_actor
+        with torch.no_grad():
+            (actor[0] if isinstance(actor, torch.nn.Sequential) else actor).weight.zero_()
+        assert "encoder" not in moved("policy") and "hyper_actor" in moved("policy")
 
 
 @pytest.mark.parametrize("name", SOLVES)

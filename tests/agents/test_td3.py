@@ -60,3 +60,12 @@ def test_noise_on_the_target_action_is_gaussian_and_cut_off(hand):
 
 def test_the_noisy_target_action_stays_within_bounds(hand):
     assert futures(hand, 0.9, target_noise=1.0, target_noise_clip=5.0).max() <= 1.00001
+
+
+def test_learning_draws_the_noise_of_the_target_action(hand):
+    agent = made(hand)
+    batch = transitions(hyper_action=PLAYED)
+    noise = torch.Generator().manual_seed(0)
+    with_noise = predict(agent.networks, agent.targets, batch, agent.world, agent.settings, noise).target
+    without = predict(agent.networks, agent.targets, batch, agent.world, agent.settings).target
+    assert with_noise[0] != without[0] and with_noise[1] == without[1] == batch.reward[1]
