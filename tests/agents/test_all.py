@@ -172,6 +172,17 @@ def test_td_learning_moves_critics_and_policies_leave_them(small_world, name):
         assert "encoder" not in moved("policy") and "hyper_actor" in moved("policy")
 
 
+def test_representations_come_from_both_states_and_shape_neither(small_world):
+    rules = WorldSettings(history_length=6, max_steps=5)
+    module, batch = with_batch("ddpg-ra", small_world(items=30, users=20), rules)
+    told = module.predict(batch).slate_log_prob
+    for name in ("history", "next_history"):
+        other = batch._replace(**{name: getattr(batch, name).flip(0)})
+        assert not torch.equal(module.predict(other).slate_log_prob, told)
+    terms, _ = module.loss_terms(module.predict(batch), batch)
+    assert moved_by(module, terms["representation"]) == {"inverse_model", "item_encoder"}
+
+
 @pytest.mark.parametrize("name", SOLVES)
 def test_dropout_drops_in_learning_alone(small_world, name):
     rules = WorldSettings(history_length=6, max_steps=5)
