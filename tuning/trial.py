@@ -19,6 +19,7 @@ from rl_rec.run_folder import checkpoints
 
 _START = "start"
 _PROGRESS = "progress.json"
+_RESULTS, _EARLIER = "result.json", "earlier.json"
 
 
 class StudyTrial(Trainable):
@@ -88,6 +89,11 @@ def prepare(trial: Path) -> None:
     they make place.
     """
     start, whole = trial / _START, _newest_whole(trial)
+    results = trial / _RESULTS
+    if whole is not None and results.exists():  # Tune would begin the file anew
+        with (trial / _EARLIER).open("ab") as earlier:
+            earlier.write(results.read_bytes())
+        results.unlink()
     if whole is not None and whole != start:
         shutil.rmtree(start, ignore_errors=True)
         whole.rename(start)
@@ -100,7 +106,13 @@ def prepare(trial: Path) -> None:
 
 
 def tidy(trial: Path) -> None:
-    """Drop what a finished trial started from."""
+    """Drop what a finished trial started from, and put its earlier results before the later ones."""
+    earlier, results = trial / _EARLIER, trial / _RESULTS
+    if earlier.exists():
+        draft = trial / f".{_RESULTS}"
+        draft.write_bytes(earlier.read_bytes() + results.read_bytes())
+        draft.replace(results)
+        earlier.unlink()
     shutil.rmtree(trial / _START, ignore_errors=True)
 
 

@@ -25,7 +25,7 @@ from rl_rec.run_folder import read_results
 from tuning.study import check, finished, study
 from tuning.study_plan import StudyPlan, make_variants, read_plan, split_assignments
 from tuning.training import only_one
-from tuning.trial import prepare, user_steps
+from tuning.trial import prepare, tidy, user_steps
 
 HAC = AGENTS["hac"]
 TWIN = replace(HAC, name="twin")  # another algorithm, as far as a study can tell
@@ -156,6 +156,21 @@ def test_a_trial_goes_on_from_its_newest_whole_checkpoint(tmp_path: Path):
     checkpoint(trial / "checkpoint_000000", 300)
     prepare(trial)
     assert [path.name for path in trial.iterdir()] == ["start"] and user_steps(trial) == 300
+
+
+def test_results_before_an_interruption_are_kept(tmp_path: Path):
+    """Interrupted twice: Tune begins result.json anew each time."""
+    trial = tmp_path / "trial"
+    for part, steps in enumerate(((1, 2), (3,), (4, 5))):
+        checkpoint(trial / "checkpoint_000000", 100 * (part + 1))
+        lines = [json.dumps({"training_iteration": step, "part": part}) for step in steps]
+        (trial / "result.json").write_text("\n".join(lines) + "\n")
+        if part < 2:
+            prepare(trial)
+    tidy(trial)
+    kept = [(result["training_iteration"], result["part"]) for result in read_results(trial)]
+    assert kept == [(1, 0), (2, 0), (3, 1), (4, 2), (5, 2)]
+    assert sorted(path.name for path in trial.iterdir()) == ["checkpoint_000000", "result.json"]
 
 
 def test_a_trial_with_no_whole_checkpoint_starts_over(tmp_path: Path):
@@ -298,7 +313,9 @@ def test_killed_it_goes_on_to_the_same_tables(
     assert main(["study", "--resume", str(out)]) == 1  # one of its variants fails
     err = capsys.readouterr().err.splitlines()
     assert sum("error: trial broken-world0-seed0 failed: loss/td" in line for line in err) == 1
-    last = read_results(trial)[-1]
+    results = read_results(trial)
+    assert [result["training_iteration"] for result in results] == list(range(1, STEPS // 100 + 1))
+    last = results[-1]
     assert 0 < last["iterations_since_restore"] < last["training_iteration"] == STEPS // 100  # it did go on
     assert (out / "results.csv").read_text() == (straight / "results.csv").read_text()
     tables = [json.loads((folder / "study.json").read_text())["tables"] for folder in (out, straight)]
