@@ -95,6 +95,7 @@ def _run(plan: Any, out: Path, parallel: int, address: str | None, if_exists: st
     from cluster.cli import cpus_for
     from cluster.ray_session import ray_session
     from cluster.study_cli import render
+    from envs import world_folder
     from rl_rec.json_values import json_value
     from tuning import study as studies
     from tuning.report import write_report
@@ -102,7 +103,8 @@ def _run(plan: Any, out: Path, parallel: int, address: str | None, if_exists: st
 
     resumed = False
     if out.exists() and if_exists == "restart":
-        read_plan(out)  # nothing but a study is deleted
+        read_plan(out)  # nothing but a study is deleted, and only for one that can run
+        plan.check(world_folder.load(plan.simulator.resolve()))
         shutil.rmtree(out)
     elif out.exists() and if_exists == "resume":
         before, _ = read_plan(out)

@@ -119,7 +119,11 @@ class Sweep(Settings):
         for name in sorted(places, key=lambda name: name != first):
             place = places[name]
             case = sweep.cases.get(str(place.get("case", "")), Case())
-            of_grid = [f"{path}={_text(value)}" for path, value in place.items() if path != "case"]
+            of_grid = [
+                f"{path}={value!r}" if isinstance(value, float) else f"{path}={value}"
+                for path, value in place.items()
+                if path != "case"
+            ]
             wanted[name] = (find_agent(case.algorithm or sweep.algorithm), [*case.set, *of_grid])
         shared = [*sweep.set, f"steps={sweep.steps}", *assignments]
         return StudyPlan(

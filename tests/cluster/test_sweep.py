@@ -122,7 +122,10 @@ def test_killed_half_way_it_resumes_to_the_same_results(ray_session, mine, simul
     for name in ("sweep.csv", "returns.csv"):
         assert (out / "report" / name).read_bytes() == (straight / "report" / name).read_bytes()
 
-    # Other settings are another sweep; restarting begins again.
+    # Other settings are another sweep, and what cannot run replaces nothing.
     capsys.readouterr()
     assert main([*command, str(out), "--if-exists", "resume", "--seeds", "1"]) == 2
     assert "holds another sweep" in capsys.readouterr().err
+    bad = ["--if-exists", "restart", "--set", "world.candidates=2"]
+    assert main([*command, str(out), *bad]) == 2
+    assert "slates of 4 need at least" in capsys.readouterr().err and (out / "study.json").exists()

@@ -37,6 +37,11 @@ def test_a_grid_is_every_combination():
     assert (plan.name, plan.question, plan.split) == ("noise", "How much?", Split.TEST)
 
 
+def test_a_value_keeps_all_its_digits():
+    sweep = Sweep(name="x", question="?", grid={"agent.gamma": (0.123456789, 0.5)})
+    assert sweep.plan(Path("sim")).variants["gamma0.123457"].settings.agent.gamma == 0.123456789
+
+
 def test_cases_meet_every_value_of_the_grid():
     sweep = Sweep(
         name="both",
