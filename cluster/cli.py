@@ -94,7 +94,7 @@ def train(
             f"replay.learning_starts={settings.replay.learning_starts:,}[/yellow]"
         )
     try:
-        with ray_session(cpus_for(settings), int(settings.device.startswith("cuda")), address):
+        with ray_session(settings.reserved_cpus, settings.reserved_gpus, address):
             console.print("[dim]training; interrupt with Ctrl-C and go on later with --resume[/dim]")
             with reporting("user-steps") as progress:
                 if resume_path is not None:
@@ -108,11 +108,6 @@ def train(
         raise
     picture = draw_learning_curve(run)
     emit(summarise(run) | {"learning_curve": str(picture)}, as_json)
-
-
-def cpus_for(settings: Any) -> int:
-    """CPUs of a run: the learner's process and one for each remote runner."""
-    return 1 + int(settings.rollout.runners)
 
 
 def summarise(run: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Where Ray runs: a local instance sized for the job, or a cluster that is there already."""
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,14 +16,15 @@ WORKER_ENVIRONMENT: Mapping[str, str] = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLIC
 
 
 @contextmanager
-def ray_session(cpus: int, gpus: int = 0, address: str | None = None) -> Iterator[None]:
+def ray_session(cpus: float, gpus: float = 0, address: str | None = None, at_once: int = 1) -> Iterator[None]:
     """Have Ray running inside the block; what was started here is stopped at its end.
 
     Args:
-        cpus: CPUs that the job asks for.
-        gpus: GPUs that it asks for.
+        cpus: CPUs that one trial reserves.
+        gpus: GPUs that it reserves; a fraction is a share of one.
         address: of a running cluster (``auto``, ``ray://...``); ``None`` takes ``RAY_ADDRESS``, which Ray sets
             for its jobs, and without it starts a local instance.
+        at_once: trials that a local instance makes room for; on a cluster they wait for each other.
 
     Raises:
         UserError: the cluster cannot be reached, or does not have what the job asks for.
@@ -43,7 +45,7 @@ def ray_session(cpus: int, gpus: int = 0, address: str | None = None) -> Iterato
             # Trials wait for CPUs they cannot get; a laptop with fewer shares them instead.
             ray.init(
                 address="local",  # never a cluster that somebody else started on this machine
-                num_cpus=max(cpus, os.cpu_count() or 1),
+                num_cpus=max(math.ceil(cpus * at_once), os.cpu_count() or 1),
                 include_dashboard=False,
                 object_store_memory=_OBJECT_STORE_BYTES,
                 log_to_driver=False,
@@ -62,11 +64,11 @@ def ray_session(cpus: int, gpus: int = 0, address: str | None = None) -> Iterato
         ray.shutdown()
 
 
-def _check_resources(cpus: int, gpus: int) -> None:
+def _check_resources(cpus: float, gpus: float) -> None:
     available = ray.cluster_resources()
     for name, asked in (("CPU", cpus), ("GPU", gpus)):
         if asked > available.get(name, 0):
             raise UserError(
-                f"the job asks for {asked} {name}, the cluster has {available.get(name, 0):g}: "
-                "lower rollout.runners or use a larger cluster"
+                f"a trial asks for {asked:g} {name}, the cluster has {available.get(name, 0):g}: "
+                "lower rollout.runners or resources, or use a larger cluster"
             )

@@ -102,7 +102,6 @@ def study(
     elif missing := [name for name, value in new.items() if value is None]:
         raise UserError(f"missing {', '.join(missing)} (or --resume STUDY)")
 
-    from cluster.cli import cpus_for
     from cluster.ray_session import ray_session
     from tuning import study as studies
     from tuning.study_plan import read_plan
@@ -126,7 +125,7 @@ def study(
     if resume_path is None:  # before Ray starts, which takes seconds
         studies.check(plan, path)
     try:
-        with ray_session(cpus=parallel * cpus_for(plan.base), address=address):
+        with ray_session(*plan.reserved, address, at_once=parallel):
             if resume_path is not None:
                 result = studies.resume(path, parallel, reporting)
             else:

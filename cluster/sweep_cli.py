@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
@@ -12,6 +12,9 @@ from envs.errors import UserError
 from rl_rec.cli.options import check_device, json_option, overwrite_option, set_option
 from rl_rec.cli.output import console, emit
 from rl_rec.cli.progress import reporting
+
+if TYPE_CHECKING:
+    from tuning.study_plan import StudyPlan
 
 
 @click.command(
@@ -91,8 +94,9 @@ def sweep(
     _run(plan, out, parallel, address, if_exists, as_json)
 
 
-def _run(plan: Any, out: Path, parallel: int, address: str | None, if_exists: str, as_json: bool) -> None:
-    from cluster.cli import cpus_for
+def _run(
+    plan: "StudyPlan", out: Path, parallel: int, address: str | None, if_exists: str, as_json: bool
+) -> None:
     from cluster.ray_session import ray_session
     from cluster.study_cli import render
     from envs import world_folder
@@ -118,9 +122,7 @@ def _run(plan: Any, out: Path, parallel: int, address: str | None, if_exists: st
     if not resumed:
         studies.check(plan, out)
     try:
-        with ray_session(
-            cpus=parallel * max(cpus_for(v.settings) for v in plan.variants.values()), address=address
-        ):
+        with ray_session(*plan.reserved, address, at_once=parallel):
             result = (
                 studies.resume(out, parallel, reporting)
                 if resumed
@@ -141,8 +143,7 @@ def _run(plan: Any, out: Path, parallel: int, address: str | None, if_exists: st
         raise click.exceptions.Exit(1)
 
 
-def _cost(plan: Any, parallel: int) -> dict[str, Any]:
-    from cluster.cli import cpus_for
+def _cost(plan: "StudyPlan", parallel: int) -> dict[str, Any]:
 
     return {
         "question": plan.question,
@@ -151,8 +152,8 @@ def _cost(plan: Any, parallel: int) -> dict[str, Any]:
                 "trial": cell.name,
                 "algorithm": cell.agent.name,
                 "user_steps": cell.settings.steps,
-                "cpus": cpus_for(cell.settings),
-                "gpus": int(cell.settings.device.startswith("cuda")),
+                "cpus": cell.settings.reserved_cpus,
+                "gpus": cell.settings.reserved_gpus,
             }
             for cell in plan.cells()
         ],
@@ -171,7 +172,7 @@ def _trials(cost: Mapping[str, Any]) -> Table:
     for column in ("trial", "algorithm", "user-steps", "CPUs", "GPUs"):
         table.add_column(column, justify="left" if column in ("trial", "algorithm") else "right", no_wrap=True)
     for trial in cost["trials"]:
-        figures = (f"{trial['user_steps']:,}", str(trial["cpus"]), str(trial["gpus"]))
+        figures = (f"{trial['user_steps']:,}", f"{trial['cpus']:g}", f"{trial['gpus']:g}")
         table.add_row(trial["trial"], trial["algorithm"], *figures)
     return table
 

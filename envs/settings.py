@@ -106,3 +106,8 @@ def _first_problem(error: ValidationError, model: type[BaseModel], where: str) -
     if problem["type"] == "value_error" and isinstance(problem["input"], Mapping):
         return f"{path}: {message}" if path else message  # a cross-field check: its message is already whole
     return f"{path}: {message}, got {problem['input']!r}" if path else message
+
+
+def assignment(path: str, value: object) -> str:
+    """``path=value`` as ``with_overrides`` reads it: floats keep all their digits."""
+    return f"{path}={value!r}" if isinstance(value, float) else f"{path}={value}"

@@ -79,7 +79,8 @@ class OffPolicyConfig(AlgorithmConfig):
         self.settings = settings.model_dump(mode="json")
         self.environment(ENV_ID, env_config={"simulator": str(simulator)})
         self.env_runners(num_env_runners=settings.rollout.runners)
-        self.learners(num_gpus_per_learner=1 if settings.device.startswith("cuda") else 0)
+        self.learners(num_cpus_per_learner=settings.resources.cpus, num_gpus_per_learner=settings.reserved_gpus)
+        self.resources(num_cpus_for_main_process=settings.resources.cpus)
         self.debugging(seed=settings.seed)
         return self
 

@@ -59,6 +59,15 @@ class EvaluationSettings(Settings):
     """Users served per evaluation."""
 
 
+class ResourceSettings(Settings):
+    """What a run reserves on Ray, besides one CPU for each remote runner."""
+
+    cpus: float = Field(1.0, gt=0)
+    """CPUs of the process that learns."""
+    gpus: float = Field(1.0, gt=0, le=1)
+    """Share of a GPU that it reserves where ``device`` is cuda; 0.25: four trials share one."""
+
+
 class TrainSettings(Settings, Generic[AgentT]):
     """Everything that defines a training run, besides the simulator."""
 
@@ -82,8 +91,20 @@ class TrainSettings(Settings, Generic[AgentT]):
     """Keeping it."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """Watching progress."""
+    resources: ResourceSettings = ResourceSettings()
+    """What the run reserves."""
     agent: AgentT
     """The algorithm's own settings."""
+
+    @property
+    def reserved_cpus(self) -> float:
+        """CPUs of the whole run: the learner's process and one for each remote runner."""
+        return self.resources.cpus + self.rollout.runners
+
+    @property
+    def reserved_gpus(self) -> float:
+        """GPUs of the whole run."""
+        return self.resources.gpus if self.device.startswith("cuda") else 0.0
 
     @model_validator(mode="after")
     def _check_fragment(self) -> Self:

@@ -13,7 +13,6 @@ STUDY/study.json                     the tables; there once all is done
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +28,10 @@ from envs.world_folder import FittedWorld
 from rl_rec.json_values import json_value
 from rl_rec.provenance import describe_run, write_run
 from tuning.curves import draw_study
-from tuning.study_plan import Cell, StudyPlan, read_plan
+from tuning.study_plan import StudyPlan, read_plan
 from tuning.study_tables import make_tables
 from tuning.training import check_new, last_line, load_same, only_one, quiet
-from tuning.trial import StudyTrial, prepare, tidy, user_steps
+from tuning.trial import StudyTrial, prepare, tidy, trial_config, user_steps
 
 STUDY_FILE = "study.json"
 RETRIES = 1
@@ -67,7 +66,7 @@ def study(plan: StudyPlan, out: Path, parallel: int = 2, reporting: Reporting = 
     Args:
         plan: what to compare.
         out: folder to write.
-        parallel: trials at once.
+        parallel: trials at once, and evaluations.
         reporting: shows user-steps of all trials, then evaluations.
 
     Returns:
@@ -132,7 +131,7 @@ def _go_on(
         title = f"{fitted.dataset.name}, world {world}, {seeds}"
         draw_study(trials, title, out / f"learning_curves_world{index}.png")
     with reporting("evaluating") as progress:
-        tables = make_tables(plan, fitted, out, failed, progress)
+        tables = make_tables(plan, out, failed, parallel, progress)
     result: dict[str, Any] = json_value(
         {**plan.describe(), "steps": plan.base.steps, "failed": failed, "tables": tables}
     )
@@ -155,11 +154,12 @@ def _train(plan: StudyPlan, out: Path, parallel: int, progress: Progress) -> dic
     tuner = Tuner(
         StudyTrial,
         # Plain data, so that Tune can copy and store it.
-        param_space={"trial": tune.grid_search([_trial_config(cell, plan.simulator, out) for cell in left])},
+        param_space={"trial": tune.grid_search([trial_config(cell, plan.simulator, out) for cell in left])},
         tune_config=TuneConfig(
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
             max_concurrent_trials=parallel,
+            reuse_actors=True,
         ),
         run_config=RunConfig(
             name=out.name,
@@ -186,16 +186,6 @@ def _train(plan: StudyPlan, out: Path, parallel: int, progress: Progress) -> dic
             raise KeyboardInterrupt
         tidy(out / cell.name)
     return failed
-
-
-def _trial_config(cell: Cell, simulator: Path, out: Path) -> dict[str, Any]:
-    return {
-        "name": cell.name,
-        "agent": asdict(cell.agent),
-        "simulator": str(simulator.resolve()),
-        "settings": cell.settings.model_dump(mode="json"),
-        "folder": str(out / cell.name),
-    }
 
 
 def _trial_name(trial: Any) -> str:

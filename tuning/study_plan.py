@@ -85,6 +85,12 @@ class StudyPlan:
         """Settings of the first variant; what is shared is equal in all."""
         return next(iter(self.variants.values())).settings
 
+    @property
+    def reserved(self) -> tuple[float, float]:
+        """CPUs and GPUs of the trial that reserves most."""
+        settings = [variant.settings for variant in self.variants.values()]
+        return max(s.reserved_cpus for s in settings), max(s.reserved_gpus for s in settings)
+
     def rules(self, world: str, serve: str | None = None) -> WorldSettings:
         """Rules of a training world, or of a serving condition on it."""
         changes = [*self.worlds[world], *(self.serves[serve] if serve is not None else ())]

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -12,99 +13,95 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from envs.progress import Progress
-from envs.world_folder import FittedWorld
-from rl_rec.comparison import REFERENCES, Comparison
+from rl_rec.comparison import REFERENCES
+from rl_rec.evaluation import normalised
 from rl_rec.json_values import json_value
-from rl_rec.run_folder import newest_weights
 from tuning.statistics import interval95
+from tuning.study_evaluation import Job, evaluations
 from tuning.study_plan import Cell, StudyPlan
 
 RESULTS_FILE = "results.csv"
 PARQUET_FILE = "results.parquet"
-_NOT_COLUMNS = ("seed", "world", "data_fingerprint", "return_ci95", "random_return", "oracle_return")
 
 
 def make_tables(
-    plan: StudyPlan, fitted: FittedWorld, out: Path, failed: Mapping[str, str], progress: Progress
+    plan: StudyPlan, out: Path, failed: Mapping[str, str], parallel: int, progress: Progress
 ) -> list[dict[str, Any]]:
     """Evaluate every trained agent in every serving condition; ``results.csv`` grows with each table.
 
+    Needs a running Ray.
+
     Args:
         plan: the study.
-        fitted: its simulator.
         out: its folder.
         failed: by trial, why it could not be trained.
+        parallel: evaluations at once.
         progress: called after each evaluation.
 
     Returns:
         One entry per training world and serving condition, plain data.
     """
     cells = plan.cells()
-    per_table = len(REFERENCES) + len(cells) // len(plan.worlds)
-    total, done = per_table * len(plan.worlds) * len(plan.serves), 0
-    known: dict[str, tuple[Comparison, dict[str, Any]]] = {}  # by rules: different worlds may serve alike
+    # Different worlds may be served alike: a reference policy is evaluated once under the same rules.
+    rules = {(world, serve): plan.rules(world, serve) for world, serve in product(plan.worlds, plan.serves)}
+    references: dict[tuple[str, str], dict[str, Job]] = {}
+    same: dict[tuple[str, str], Job] = {}
+    agents: dict[tuple[str, str], dict[str, Job]] = {}
+    for (world, serve), served in rules.items():
+        known = served.model_dump_json()
+        references[world, serve] = {
+            name: same.setdefault((known, name), Job(world, serve, name)) for name in REFERENCES
+        }
+        agents[world, serve] = {
+            cell.name: Job(world, serve, cell.name)
+            for cell in cells
+            if cell.world == world and cell.name not in failed
+        }
+    # The references first: every table needs them.
+    jobs = [*same.values(), *chain.from_iterable(of_table.values() for of_table in agents.values())]
+    evaluated: dict[Job, dict[str, Any]] = {}
     tables: list[dict[str, Any]] = []
-
-    def evaluated(name: str) -> None:
-        nonlocal done
-        done += 1
-        progress(done, total, name)
-
-    for world in plan.worlds:
-        for serve in plan.serves:
-            rules = plan.rules(world, serve)
-            key = rules.model_dump_json()
-            if key not in known:
-                comparison = Comparison(
-                    fitted, plan.split, rules, plan.episodes, seed=0, device=plan.base.device
-                )
-                known[key] = (comparison, {})
-            comparison, references = known[key]
-            for reference in REFERENCES:
-                if reference not in references:
-                    references[reference] = comparison.run_reference(reference)
-                evaluated(reference)
-            figures: dict[str, dict[str, Any]] = {}
-            for cell in (cell for cell in cells if cell.world == world):
-                if cell.name not in failed:
-                    weights = newest_weights(out / cell.name)
-                    policy = cell.agent.load_policy(weights, comparison.world, rules, cell.settings.agent)
-                    figures[cell.name] = comparison.run(_serving(policy))
-                evaluated(cell.name)
-            of_world = [cell for cell in cells if cell.world == world]
+    left = list(rules)
+    for job, figures in evaluations(plan, out, jobs, parallel):
+        evaluated[job] = figures
+        progress(len(evaluated), len(jobs), job.policy)
+        while left and evaluated.keys() >= {*references[left[0]].values(), *agents[left[0]].values()}:
+            key = left.pop(0)
+            reached = {name: evaluated[job] for name, job in [*references[key].items(), *agents[key].items()]}
+            world, serve = key
             tables.append(
                 {
                     "world_name": world,
                     "serve_name": serve,
                     "world": plan.rules(world).model_dump(mode="json"),
-                    "served": rules.model_dump(mode="json"),
-                    "rows": _rows(references, of_world, figures, failed),
+                    "served": rules[key].model_dump(mode="json"),
+                    "rows": _rows(reached, [cell for cell in cells if cell.world == world], failed),
                 }
             )
             _write_results(tables, out)
     return tables
 
 
-def _serving(policy: Any) -> Any:
-    return lambda _simulator: policy
-
-
 def _rows(
-    references: Mapping[str, Mapping[str, Any]],
-    cells: Sequence[Cell],
-    figures: Mapping[str, Mapping[str, Any]],
-    failed: Mapping[str, str],
+    figures: Mapping[str, Mapping[str, Any]], cells: Sequence[Cell], failed: Mapping[str, str]
 ) -> dict[str, Any]:
+    """``figures``: of reference policies and trials."""
+    random, oracle = (figures[name]["return_mean"] for name in ("random", "oracle"))
+    figures = {
+        name: {**reached, "normalised": normalised(reached["return_mean"], random, oracle)}
+        for name, reached in figures.items()
+    }
     rows: dict[str, Any] = {}
-    for name, reached in references.items():
-        rows[name] = {
+    for reference in REFERENCES:
+        reached = figures[reference]
+        rows[reference] = {
             "algorithm": None,
             "return_mean": reached["return_mean"],
             "return_ci95": reached["return_ci95"],
             "normalised": reached["normalised"],
             "distinct_items": reached["distinct_items"],
             "new_item_share": reached.get("new_item_share"),
-            "seeds": [{"seed": None, **_plain(reached)}],
+            "seeds": [{"seed": None, **_columns(reached)}],
         }
     baseline: list[float] | None = None
     for name in dict.fromkeys(cell.variant for cell in cells):
@@ -112,7 +109,7 @@ def _rows(
         seeds: list[dict[str, Any]] = [
             {"seed": cell.seed, "failed": failed[cell.name]}
             if cell.name in failed
-            else {"seed": cell.seed, **_plain(figures[cell.name])}
+            else {"seed": cell.seed, **_columns(figures[cell.name])}
             for cell in of_name
         ]
         row: dict[str, Any] = {"algorithm": of_name[0].agent.name, "seeds": seeds}
@@ -140,8 +137,8 @@ def _rows(
     return rows
 
 
-def _plain(figures: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in figures.items() if name not in _NOT_COLUMNS}
+def _columns(figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in figures.items() if name != "return_ci95"}
 
 
 def _mean_of_known(values: Sequence[float | None]) -> float | None:

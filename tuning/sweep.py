@@ -17,7 +17,7 @@ from typing_extensions import Self
 
 from envs.data.dataset import Split
 from envs.errors import UserError
-from envs.settings import Settings
+from envs.settings import Settings, assignment
 from rl_rec.agents import AGENTS, find_agent
 from tuning.study_plan import AS_TRAINED, SAME_WORLD, StudyPlan, make_variants
 
@@ -109,8 +109,7 @@ class Sweep(Settings):
             UserError: an unknown algorithm or setting.
         """
         sweep = type(self).from_mapping({**self.model_dump(), **fields}, where=f"sweep {self.name}")
-        for assignment in assignments:
-            path = assignment.partition("=")[0].strip()
+        for path in (text.partition("=")[0].strip() for text in assignments):
             if path in sweep.grid:
                 raise UserError(f"{path} is what the sweep {sweep.name} varies: it cannot be set for all")
         wanted: dict[str, tuple[Any, list[str]]] = {}
@@ -119,11 +118,7 @@ class Sweep(Settings):
         for name in sorted(places, key=lambda name: name != first):
             place = places[name]
             case = sweep.cases.get(str(place.get("case", "")), Case())
-            of_grid = [
-                f"{path}={value!r}" if isinstance(value, float) else f"{path}={value}"
-                for path, value in place.items()
-                if path != "case"
-            ]
+            of_grid = [assignment(path, value) for path, value in place.items() if path != "case"]
             wanted[name] = (find_agent(case.algorithm or sweep.algorithm), [*case.set, *of_grid])
         shared = [*sweep.set, f"steps={sweep.steps}", *assignments]
         return StudyPlan(

@@ -4,8 +4,10 @@ A Tune experiment has one trainable, an RLlib algorithm is one: this one holds t
 configuration names, so that runs of several algorithms share a queue.
 """
 
+import math
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,17 @@ from ray.tune import PlacementGroupFactory, Trainable
 
 from envs.errors import UserError
 from envs.files import read_json, write_json
+from envs.settings import assignment
 from rl_rec.agents import Agent
 from rl_rec.checkpoint import verify
+from rl_rec.metrics import EVALUATION
 from rl_rec.run_folder import checkpoints
+from tuning.study_plan import Cell
+
+SCORE = "validation_return"
+"""What schedulers and searchers compare; part of every result."""
+VALUES = "values"
+"""Where results and checkpoints hold what a search varies."""
 
 _START = "start"
 _PROGRESS = "progress.json"
@@ -25,27 +35,44 @@ _RESULTS, _EARLIER = "result.json", "earlier.json"
 class StudyTrial(Trainable):
     """Delegates to an algorithm.
 
-    Its configuration, under ``trial``: ``name``, ``agent`` (the fields of an ``Agent``), ``simulator``,
-    ``settings`` (plain data) and ``folder``, where ``prepare`` may have left a checkpoint to start from.
+    Its configuration, under ``trial``, is of ``trial_config``; in ``folder``, ``prepare`` may have left a
+    checkpoint to start from. What a search varies stands apart, under ``values``: settings by path.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
         """Build the algorithm, as it was when ``folder`` was left."""
-        rllib_config = _rllib_config(config["trial"])
+        rllib_config = _rllib_config(config)
         assert rllib_config.algo_class is not None
         self._algorithm = rllib_config.algo_class(config=rllib_config, storage=self._storage)
+        self._values = dict(config.get("values", {}))
+        self._score = math.nan
         start = Path(config["trial"]["folder"]) / _START
         if start.exists():
             self.load_checkpoint(str(start))
 
     def step(self) -> dict[str, Any]:
-        """One iteration of the algorithm."""
+        """One iteration of the algorithm, with the latest validation return, NaN before there is one.
+
+        Tune stops a whole experiment when one result lacks what its scheduler compares.
+        """
+        self._iteration = self._algorithm.iteration  # Tune counts from 0 in a process that it uses again
         result: dict[str, Any] = self._algorithm.train()
+        if EVALUATION in result:
+            self._score = result[EVALUATION]["return_mean"]
+        result[SCORE] = self._score
+        result[VALUES] = self._values  # a scheduler may change them on the way
         return result
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Become another trial: a new process would spend seconds on imports."""
+        self.cleanup()
+        self.setup(new_config)
+        return True
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Save the algorithm, and how far it is."""
-        write_json(Path(checkpoint_dir) / _PROGRESS, {"user_steps": self._algorithm.collected})
+        progress = {"user_steps": self._algorithm.collected, VALUES: self._values}
+        write_json(Path(checkpoint_dir) / _PROGRESS, progress)
         self._algorithm.save_checkpoint(checkpoint_dir)  # seals what is there
 
     def load_checkpoint(self, checkpoint: Any) -> None:
@@ -55,7 +82,6 @@ class StudyTrial(Trainable):
             UserError: it is damaged.
         """
         self._algorithm.load_checkpoint(checkpoint)
-        self._iteration = self._algorithm.iteration
 
     def cleanup(self) -> None:
         """Stop the algorithm's actors."""
@@ -64,16 +90,30 @@ class StudyTrial(Trainable):
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
         """What the algorithm asks for."""
-        rllib_config = _rllib_config(config["trial"])
+        rllib_config = _rllib_config(config)
         assert rllib_config.algo_class is not None
         asked = rllib_config.algo_class.default_resource_request(rllib_config.to_dict())
         assert isinstance(asked, PlacementGroupFactory)
         return asked
 
 
+def trial_config(cell: Cell, simulator: Path, out: Path) -> dict[str, Any]:
+    """A trial's configuration for ``StudyTrial``: plain data, so that Tune can copy and store it."""
+    return {
+        "name": cell.name,
+        "agent": asdict(cell.agent),
+        "simulator": str(simulator.resolve()),
+        "settings": cell.settings.model_dump(mode="json"),
+        "folder": str(out / cell.name),
+    }
+
+
 def _rllib_config(config: Mapping[str, Any]) -> Any:
-    made = Agent(**config["agent"]).rllib_config()
-    return made.recommender(config["simulator"], type(made).settings_class.from_mapping(config["settings"]))
+    trial = config["trial"]
+    made = Agent(**trial["agent"]).rllib_config()
+    settings = type(made).settings_class.from_mapping(trial["settings"])
+    varied = [assignment(path, value) for path, value in config.get("values", {}).items()]
+    return made.recommender(trial["simulator"], settings.with_overrides(varied))
 
 
 def user_steps(trial: Path) -> int:

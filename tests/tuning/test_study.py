@@ -221,7 +221,7 @@ def straight(
 
     result = study(whole, out, 2, reporting)
     assert json.loads((out / "study.json").read_text()) == result
-    assert ("evaluating", 14, 14) in said and ("user-steps", 2 * STEPS, 3 * STEPS) in said
+    assert ("evaluating", 12, 12) in said and ("user-steps", 2 * STEPS, 3 * STEPS) in said
     return out
 
 
