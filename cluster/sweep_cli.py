@@ -14,6 +14,7 @@ from rl_rec.cli.output import console, emit
 from rl_rec.cli.progress import reporting
 
 if TYPE_CHECKING:
+    from tuning.search import SearchPlan
     from tuning.study_plan import StudyPlan
 
 
@@ -80,7 +81,7 @@ def sweep(
 
     from envs import world_folder
     from envs.data.dataset import Split
-    from tuning.sweep import find_sweep
+    from tuning.sweep_files import find_sweep
 
     fields = {"seeds": seeds, "steps": steps, "episodes": episodes}
     given = {field: value for field, value in fields.items() if value is not None}
@@ -95,39 +96,52 @@ def sweep(
 
 
 def _run(
-    plan: "StudyPlan", out: Path, parallel: int, address: str | None, if_exists: str, as_json: bool
+    plan: "StudyPlan | SearchPlan",
+    out: Path,
+    parallel: int,
+    address: str | None,
+    if_exists: str,
+    as_json: bool,
 ) -> None:
     from cluster.ray_session import ray_session
     from cluster.study_cli import render
     from envs import world_folder
     from rl_rec.json_values import json_value
-    from tuning import study as studies
+    from tuning import search_run, study
     from tuning.report import write_report
+    from tuning.search import SearchPlan
     from tuning.study_plan import read_plan
 
     resumed = False
-    if out.exists() and if_exists == "restart":
-        read_plan(out)  # nothing but a study is deleted, and only for one that can run
+    if out.exists() and if_exists != "fail":
+        # Nothing but a study or a search is deleted or gone on with.
+        before = search_run.read_search(out)[0] if search_run.is_search(out) else read_plan(out)[0]
         plan.check(world_folder.load(plan.simulator.resolve()))
-        shutil.rmtree(out)
-    elif out.exists() and if_exists == "resume":
-        before, _ = read_plan(out)
-        if json_value(before.describe()) != json_value(plan.describe()):
+        resumed = if_exists == "resume"
+        if resumed and json_value(before.describe()) != json_value(plan.describe()):
             raise UserError(
                 f"{out} holds another sweep or other settings: name another folder, or give --if-exists restart"
             )
-        resumed = True
+        if not resumed:
+            shutil.rmtree(out)
     elif out.exists():
         raise UserError(f"{out} exists already: name another folder, or give --if-exists resume or restart")
-    if not resumed:
-        studies.check(plan, out)
+    elif isinstance(plan, SearchPlan):
+        search_run.check(plan, out)
+    else:
+        study.check(plan, out)
     try:
         with ray_session(*plan.reserved, address, at_once=parallel):
-            result = (
-                studies.resume(out, parallel, reporting)
-                if resumed
-                else studies.study(plan, out, parallel, reporting)
-            )
+            if isinstance(plan, SearchPlan):
+                result = (
+                    search_run.resume(out, parallel, reporting)
+                    if resumed
+                    else search_run.search(plan, out, parallel, reporting)
+                )
+            elif resumed:
+                result = study.resume(out, parallel, reporting)
+            else:
+                result = study.study(plan, out, parallel, reporting)
     except KeyboardInterrupt:
         if out.exists():
             console.print("go on with the same command and --if-exists resume", soft_wrap=True)
@@ -143,30 +157,45 @@ def _run(
         raise click.exceptions.Exit(1)
 
 
-def _cost(plan: "StudyPlan", parallel: int) -> dict[str, Any]:
+def _cost(plan: "StudyPlan | SearchPlan", parallel: int) -> dict[str, Any]:
+    from tuning.search import SearchPlan
 
+    study = plan
+    trials, looks = [], 0
+    if isinstance(plan, SearchPlan):
+        search, settings = plan.search, plan.base
+        listed = search.candidates() if search.searcher == "random" else [{} for _ in range(search.trials)]
+        trials = [
+            _trial(f"trial-{index:02d}", plan.agent.name, settings) | {"values": values}
+            for index, values in enumerate(listed)
+        ]
+        looks = search.trials * (search.steps // search.rung) * search.validation_episodes
+        study = plan.finals(listed[: search.finalists] if search.searcher == "random" else [])
+    assert not isinstance(study, SearchPlan)
+    trials += [_trial(cell.name, cell.agent.name, cell.settings) for cell in study.cells()]
     return {
         "question": plan.question,
-        "trials": [
-            {
-                "trial": cell.name,
-                "algorithm": cell.agent.name,
-                "user_steps": cell.settings.steps,
-                "cpus": cell.settings.reserved_cpus,
-                "gpus": cell.settings.reserved_gpus,
-            }
-            for cell in plan.cells()
-        ],
-        "user_steps": plan.base.steps * len(plan.cells()),
-        "evaluations": (len(plan.cells()) + 4) * plan.episodes,
+        "trials": trials,
+        "user_steps": sum(trial["user_steps"] for trial in trials),
+        "evaluations": looks + (len(study.cells()) + 4) * study.episodes,
         "at_once": parallel,
+    }
+
+
+def _trial(name: str, algorithm: str, settings: Any) -> dict[str, Any]:
+    return {
+        "trial": name,
+        "algorithm": algorithm,
+        "user_steps": settings.steps,
+        "cpus": settings.reserved_cpus,
+        "gpus": settings.reserved_gpus,
     }
 
 
 def _trials(cost: Mapping[str, Any]) -> Table:
     title = (
-        f"{cost['question']}\n{len(cost['trials'])} trials, {cost['user_steps']:,} user-steps in all, "
-        f"{cost['at_once']} at once; then {cost['evaluations']:,} episodes of evaluation"
+        f"{cost['question']}\n{len(cost['trials'])} trials, {cost['user_steps']:,} user-steps at most, "
+        f"{cost['at_once']} at once, {cost['evaluations']:,} episodes of evaluation"
     )
     table = Table(title=title, box=None, padding=(0, 1), header_style="bold", title_justify="left")
     for column in ("trial", "algorithm", "user-steps", "CPUs", "GPUs"):

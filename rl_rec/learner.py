@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch import Tensor
 
 from envs.randomness import stream_seed
@@ -34,6 +35,7 @@ class OffPolicyLearner(TorchLearner):
         self._sums: dict[str, Tensor] = {}
         self._count = 0
         self._updates = 0  # lifetime
+        self._scheduled = 0  # user-steps behind the learning rates
         seed = stream_seed(self.config.train_settings().seed, self._learner_index or 0, 4)
         self._noise = torch.Generator(self.device).manual_seed(seed)
         for module_id in self.module.keys():  # noqa: SIM118 (not iterable itself)
@@ -90,6 +92,11 @@ class OffPolicyLearner(TorchLearner):
         self._count += 1
         return outputs, per_module, {}
 
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """Let the learning rates fall."""
+        super().after_gradient_based_update(timesteps=timesteps)
+        self._scheduled = int(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
+
     def drain_figures(self) -> dict[str, float]:
         """Mean losses and watched values since the last call.
 
@@ -115,10 +122,11 @@ class OffPolicyLearner(TorchLearner):
         return figures
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """RLlib's state, the dropout generator's, and the number of updates."""
+        """RLlib's state, the dropout generator's, the number of updates and the schedule's place."""
         state = super().get_state(*args, **kwargs)
         state["noise"] = self._noise.get_state().numpy()
         state["updates"] = self._updates
+        state["scheduled"] = self._scheduled
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -128,3 +136,9 @@ class OffPolicyLearner(TorchLearner):
             if not self._learner_index:  # others keep their own: they would all drop the same units
                 self._noise.set_state(torch.as_tensor(state["noise"]))
             self._updates = state.get("updates", 0)  # earlier releases saved none: they had no periods
+        if "scheduled" in state:
+            # The optimizers' state brings the saved rates along; what counts are those of the settings, which
+            # population-based training changes between two checkpoints.
+            self._scheduled = state["scheduled"]
+            for optimizer, schedule in self._optimizer_lr_schedules.items():
+                self._set_optimizer_lr(optimizer, lr=schedule.update(timestep=self._scheduled))

@@ -22,12 +22,13 @@ from rl_rec.provenance import RUN_FILE
 from rl_rec.train_settings import TrainSettings
 
 TRIAL = "trial"
+RESULTS, EARLIER = "result.json", "earlier.json"
 _FINISHED = "finished.json"
 _WEIGHTS = Path("learner_group/learner/rl_module/default_policy/module_state.pkl")
 
 
 class RunFolder:
-    """A folder that ``rl-rec train`` wrote."""
+    """A folder that ``rl-rec train`` wrote, or one trial of a study."""
 
     def __init__(self, path: Path) -> None:
         """Read the description of the run.
@@ -47,14 +48,21 @@ class RunFolder:
         settings_class = type(self.agent.train_settings())
         self.settings: TrainSettings[Any] = settings_class.from_mapping(values, where=f"{self.path / RUN_FILE}")
         self.fingerprint: str | None = described.get("data_fingerprint")
+        self.study: str | None = config.get("study")
+        """The study that it is a trial of."""
+
+    @property
+    def trial(self) -> Path:
+        """Where results and checkpoints are."""
+        return self.path if self.study is not None else self.path / TRIAL
 
     def results(self) -> list[dict[str, Any]]:
         """One entry per report; see ``read_results``."""
-        return read_results(self.path / TRIAL)
+        return read_results(self.trial)
 
     def checkpoints(self) -> list[Path]:
         """Checkpoint folders, newest first; some may be torn."""
-        return checkpoints(self.path / TRIAL)
+        return checkpoints(self.trial)
 
     def whole_checkpoints(self) -> Iterator[Path]:
         """Checkpoint folders that are as they were saved, newest first."""
@@ -81,7 +89,7 @@ class RunFolder:
         Raises:
             UserError: the run has no good checkpoint.
         """
-        return newest_weights(self.path / TRIAL)
+        return newest_weights(self.trial)
 
     def policy(self, world: World, rules: WorldSettings) -> Policy:
         """The greedy policy of the newest good checkpoint, for ``world`` and its rules.
@@ -95,11 +103,10 @@ class RunFolder:
 
 def read_results(trial: Path) -> list[dict[str, Any]]:
     """One entry per report; where a resumed run repeated some, the later one counts."""
-    path = trial / "result.json"
-    if not path.exists():
-        return []
+    # A trial that was restarted keeps what it had reported before beside its own file until it is done.
+    content = b"".join(path.read_bytes() for name in (EARLIER, RESULTS) if (path := trial / name).exists())
     by_iteration: dict[int, dict[str, Any]] = {}
-    for line in path.read_bytes().splitlines():
+    for line in content.splitlines():
         try:
             result = json.loads(line)
             by_iteration[result["training_iteration"]] = result

@@ -11,13 +11,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from envs.files import new_directory
 from tuning.findings import Findings, Interval, Row, Table, answer, read_findings
 from tuning.report_figures import Picture, pictures
+from tuning.search_report import search_section
+from tuning.search_run import FINALS, is_search
 
 PAGE = "index.html"
 MARKDOWN = "report.md"
 
 
 def write_report(folder: Path, out: Path, overwrite: bool = False) -> dict[str, Any]:
-    """Write the report of the finished study or sweep in ``folder`` to the folder ``out``.
+    """Write the report of the finished study, sweep or search in ``folder`` to the folder ``out``.
 
     Returns:
         The page's path, the question, and the answer for every table.
@@ -25,9 +27,10 @@ def write_report(folder: Path, out: Path, overwrite: bool = False) -> dict[str, 
     Raises:
         UserError: ``folder`` is not a finished study, or ``out`` exists and ``overwrite`` is off.
     """
-    findings = read_findings(folder)
+    searched = search_section(folder) if is_search(folder) else None
+    findings = read_findings(folder if searched is None else Path(folder) / FINALS)
     sections = [_section(findings, table, index) for index, table in enumerate(findings.tables)]
-    content = {**_head(findings), "sections": sections}
+    content = {**_head(findings), "sections": sections, "searched": searched}
     environment = Environment(
         loader=PackageLoader("tuning", "templates"),
         undefined=StrictUndefined,
@@ -38,11 +41,11 @@ def write_report(folder: Path, out: Path, overwrite: bool = False) -> dict[str, 
     with new_directory(out, overwrite=overwrite) as draft:
         for name in (PAGE, MARKDOWN):
             (draft / name).write_text(environment.get_template(name).render(content), encoding="utf-8")
-        for section in sections:
-            for picture in section["pictures"]:
-                stem = f"{section['prefix']}{picture.name}"
-                (draft / f"{stem}.svg").write_text(picture.svg, encoding="utf-8")
-                (draft / f"{stem}.csv").write_text(picture.csv, encoding="utf-8")
+        drawn = [(section["prefix"], picture) for section in sections for picture in section["pictures"]]
+        drawn += [("", picture) for picture in (searched["pictures"] if searched else ())]
+        for prefix, picture in drawn:
+            (draft / f"{prefix}{picture.name}.svg").write_text(picture.svg, encoding="utf-8")
+            (draft / f"{prefix}{picture.name}.csv").write_text(picture.csv, encoding="utf-8")
     return {
         "page": str(Path(out) / PAGE),
         "question": findings.plan.question,

@@ -51,7 +51,10 @@ def pictures(findings: Findings, table: Table) -> list[Picture]:
     return made
 
 
-def _draw(draw: Callable[[Axes], Numbers], height: float, name: str, title: str, caption: str) -> Picture:
+def draw_picture(
+    draw: Callable[[Axes], Numbers], height: float, name: str, title: str, caption: str
+) -> Picture:
+    """A picture of one pair of axes, which ``draw`` fills; it returns the numbers it drew."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(7.6, height), layout="constrained")
         numbers = draw(figure.subplots())
@@ -96,7 +99,7 @@ def _sweep(findings: Findings, table: Table, axis: str) -> Picture:
         return numbers
 
     caption = "Mean over seeds with a 95% t-interval."
-    return _draw(draw, 4.0, "sweep", f"Return against {label}", caption)
+    return draw_picture(draw, 4.0, "sweep", f"Return against {label}", caption)
 
 
 def _intervals(table: Table) -> Picture:
@@ -124,7 +127,7 @@ def _intervals(table: Table) -> Picture:
         ]
 
     caption = "Point: mean. Bar: 95% interval, over seeds (a tick each) for agents, over users for references."
-    return _draw(draw, 1.0 + 0.3 * len(rows), "returns", "Return of every policy", caption)
+    return draw_picture(draw, 1.0 + 0.3 * len(rows), "returns", "Return of every policy", caption)
 
 
 def _curves(findings: Findings, table: Table) -> Picture | None:
@@ -169,7 +172,7 @@ def _curves(findings: Findings, table: Table) -> Picture | None:
         else "While exploring, on training users: it depends on how much"
     )
     caption = f"{whose}; mean over seeds with a 95% t-interval."
-    return _draw(draw, 4.6, "learning-curves", "Learning curves", caption)
+    return draw_picture(draw, 4.6, "learning-curves", "Learning curves", caption)
 
 
 def _mean_curve(
@@ -210,7 +213,7 @@ def _profiles(table: Table) -> Picture:
         return numbers
 
     caption = "Share of a variant's seeds whose normalised return is above τ; a line to the right is better."
-    return _draw(draw, 4.2, "profiles", "Performance profiles", caption)
+    return draw_picture(draw, 4.2, "profiles", "Performance profiles", caption)
 
 
 def _cost(table: Table) -> Picture:
@@ -226,4 +229,4 @@ def _cost(table: Table) -> Picture:
         return [{"variant": row.name, "seconds": seconds} for row, seconds in rows]
 
     caption = "Mean over seeds, as measured while trials ran side by side."
-    return _draw(draw, 1.0 + 0.28 * len(rows), "cost", "Cost of a trial", caption)
+    return draw_picture(draw, 1.0 + 0.28 * len(rows), "cost", "Cost of a trial", caption)

@@ -10,15 +10,12 @@ STUDY/results.csv                    every evaluation
 STUDY/study.json                     the tables; there once all is done
 """
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
-from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 
 from envs import world_folder
 from envs.errors import UserError
@@ -26,22 +23,22 @@ from envs.files import read_json, write_json
 from envs.progress import Progress, silent
 from envs.world_folder import FittedWorld
 from rl_rec.json_values import json_value
-from rl_rec.provenance import describe_run, write_run
+from rl_rec.provenance import RUN_FILE, describe_run, write_run
 from tuning.curves import draw_study
 from tuning.study_plan import StudyPlan, read_plan
 from tuning.study_tables import make_tables
-from tuning.training import check_new, last_line, load_same, only_one, quiet
-from tuning.trial import StudyTrial, prepare, tidy, trial_config, user_steps
+from tuning.training import check_new, load_same, only_one
+from tuning.trial import prepare, tidy, trial_config, user_steps
+from tuning.trials import TotalProgress, run_trials
 
 STUDY_FILE = "study.json"
-RETRIES = 1
-"""How often a trial that failed is tried again, from its newest checkpoint, before it is reported."""
 
 Reporting = Callable[[str], AbstractContextManager[Progress]]
 """Shows one piece of work: given its label, a block with the progress to call."""
 
 
-def _unseen(label: str) -> AbstractContextManager[Progress]:
+def unseen(label: str) -> AbstractContextManager[Progress]:
+    """Shows nothing."""
     return nullcontext(silent)
 
 
@@ -57,10 +54,10 @@ def check(plan: StudyPlan, out: Path) -> FittedWorld:
     return fitted
 
 
-def study(plan: StudyPlan, out: Path, parallel: int = 2, reporting: Reporting = _unseen) -> dict[str, Any]:
+def study(plan: StudyPlan, out: Path, parallel: int = 2, reporting: Reporting = unseen) -> dict[str, Any]:
     """Train every variant in every world with every seed, and evaluate in every serving condition.
 
-    Needs a running Ray. A trial that fails is tried again ``RETRIES`` times from its newest checkpoint, and
+    Needs a running Ray. A trial that fails is tried again (``trials.RETRIES``) from its newest checkpoint, and
     leaves the others alone.
 
     Args:
@@ -86,7 +83,7 @@ def study(plan: StudyPlan, out: Path, parallel: int = 2, reporting: Reporting = 
         return _go_on(plan, fitted, out, parallel, reporting)
 
 
-def resume(out: Path, parallel: int = 2, reporting: Reporting = _unseen) -> dict[str, Any]:
+def resume(out: Path, parallel: int = 2, reporting: Reporting = unseen) -> dict[str, Any]:
     """Go on with a study: finished trials stay, others go on from their newest whole checkpoint.
 
     Trials that failed are tried again. Needs a running Ray, unless the study is finished.
@@ -146,38 +143,12 @@ def _train(plan: StudyPlan, out: Path, parallel: int, progress: Progress) -> dic
     left = [cell for cell in cells if steps_behind[cell.name] < base.steps]
     if not left:
         return {}
-    # Tune's own account of an earlier start: it lags behind what lies in the trials' folders.
-    for stale in (*out.glob("experiment_state-*.json"), out / "tuner.pkl"):
-        stale.unlink(missing_ok=True)
     for cell in left:
         prepare(out / cell.name)
-    tuner = Tuner(
-        StudyTrial,
-        # Plain data, so that Tune can copy and store it.
-        param_space={"trial": tune.grid_search([trial_config(cell, plan.simulator, out) for cell in left])},
-        tune_config=TuneConfig(
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
-            max_concurrent_trials=parallel,
-            reuse_actors=True,
-        ),
-        run_config=RunConfig(
-            name=out.name,
-            storage_path=str(out.parent),
-            stop={NUM_ENV_STEPS_SAMPLED_LIFETIME: base.steps},
-            checkpoint_config=CheckpointConfig(
-                num_to_keep=1,
-                checkpoint_frequency=math.ceil(base.checkpoint_every / base.report_every),
-                checkpoint_at_end=True,
-            ),
-            failure_config=FailureConfig(max_failures=RETRIES),
-            callbacks=[_TotalProgress(progress, base.steps * len(cells), steps_behind)],
-            verbose=0,
-        ),
-    )
-    with quiet():
-        results = tuner.fit()
-    failed = {Path(result.path).name: last_line(result.error) for result in results if result.error}
+    origin = read_json(out / RUN_FILE, "a study")
+    configs = [trial_config(cell.name, cell.agent, cell.settings, plan.simulator, origin) for cell in left]
+    watching = TotalProgress(progress, base.steps, len(cells), steps_behind)
+    failed = run_trials({"trial": tune.grid_search(configs)}, base, out, parallel, [watching])
     for cell in left:
         if cell.name in failed:
             continue
@@ -186,27 +157,3 @@ def _train(plan: StudyPlan, out: Path, parallel: int, progress: Progress) -> dic
             raise KeyboardInterrupt
         tidy(out / cell.name)
     return failed
-
-
-def _trial_name(trial: Any) -> str:
-    return str(trial.config["trial"]["name"])
-
-
-class _TotalProgress(Callback):
-    """Adds up the user-steps of all trials."""
-
-    def __init__(self, progress: Progress, total: int, done: Mapping[str, int]) -> None:
-        self._progress, self._total = progress, total
-        self._done = dict(done)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_progress": silent, "_total": self._total, "_done": self._done}  # a bar cannot be stored
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
-    ) -> None:
-        """Called by Tune after each report."""
-        self._done[trial.config["trial"]["name"]] = int(result[NUM_ENV_STEPS_SAMPLED_LIFETIME])
-        ended = sum(trial.status in ("TERMINATED", "ERROR") for trial in trials)
-        left = f"{ended} of {len(trials)} trials done"
-        self._progress(sum(self._done.values()), self._total, left)

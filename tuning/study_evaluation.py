@@ -14,7 +14,6 @@ from rl_rec.comparison import REFERENCES, reference_policy
 from rl_rec.evaluation import evaluate
 from rl_rec.run_folder import newest_weights
 from tuning.study_plan import StudyPlan
-from tuning.trial import trial_config
 
 _SEED = 0  # the same users and response draws for every policy
 
@@ -52,8 +51,8 @@ def evaluations(
         while waiting and len(running) < max(parallel, 1):
             job = waiting.pop()
             cell = cells.get(job.policy)
-            policy = job.policy if cell is None else trial_config(cell, plan.simulator, out)
-            running[task.remote(_condition(plan, job), policy)] = job
+            trial = None if cell is None else (cell.agent, cell.settings.agent.model_dump(), out / cell.name)
+            running[task.remote(_condition(plan, job), trial or job.policy)] = job
         ready, _ = ray.wait(list(running), num_returns=1)
         try:
             figures = ray.get(ready[0])
@@ -74,10 +73,10 @@ def _condition(plan: StudyPlan, job: Job) -> dict[str, Any]:
     }
 
 
-def _evaluate(condition: dict[str, Any], policy: str | dict[str, Any]) -> dict[str, Any]:
-    """In a worker. ``policy``: a reference policy, or the configuration of a trial.
+def _evaluate(condition: dict[str, Any], policy: str | tuple[Agent, dict[str, Any], Path]) -> dict[str, Any]:
+    """In a worker. ``policy``: a reference policy, or a trial's algorithm, settings and folder.
 
-    A worker knows only the algorithms that are installed: a trial names its own by import paths.
+    A worker knows only the algorithms that are installed: an ``Agent`` names its parts by import paths.
     """
     fitted = world_folder.load(condition["simulator"])
     rules, device = condition["rules"], condition["device"]
@@ -86,9 +85,9 @@ def _evaluate(condition: dict[str, Any], policy: str | dict[str, Any]) -> dict[s
         assert policy in REFERENCES
         make = reference_policy(policy, fitted, rules, _SEED, device)
     else:
-        agent = Agent(**policy["agent"])
-        settings = type(agent.train_settings()).from_mapping(policy["settings"])
-        loaded = agent.load_policy(newest_weights(Path(policy["folder"])), world, rules, settings.agent)
+        agent, values, folder = policy
+        settings = type(agent.train_settings().agent).from_mapping(values)
+        loaded = agent.load_policy(newest_weights(folder), world, rules, settings)
         make = lambda _: loaded  # noqa: E731
     figures = evaluate(world, rules, make, condition["episodes"], _SEED).summary()
     return {**figures, "split": condition["split"].name.lower()}

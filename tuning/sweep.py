@@ -1,17 +1,15 @@
 """Sweeps: a question, the settings that vary to answer it, and the budget that every trial gets.
 
-A sweep is a Python object or a YAML file; trained and evaluated it is a study (``tuning.study``), whose report
-(``tuning.report``) answers the question.
+A sweep is a Python object or a YAML file (``tuning.sweep_files``); trained and evaluated it is a study
+(``tuning.study``), whose report (``tuning.report``) answers the question.
 """
 
-import importlib.util
 import itertools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
@@ -33,24 +31,15 @@ class Case(Settings):
     """What makes it differ: ``path.to.field=value``."""
 
 
-class Sweep(Settings):
-    """What is compared, and why.
-
-    The variants are every case (or the algorithm as it is) with every combination of the grid's values.
-    """
+class Experiment(Settings):
+    """What every comparison states: the question, the algorithm, and the budget."""
 
     name: str = Field(pattern=r"^[\w.-]+$")
     """Short; names the folder."""
     question: str = Field(min_length=1)
-    """What the sweep is to answer."""
+    """What it is to answer."""
     algorithm: str = "hac"
     """Trained unless a case says otherwise."""
-    cases: dict[str, Case] = Field({})
-    """Variants by name; the others are compared to the first."""
-    grid: dict[str, tuple[Value, ...]] = Field({})
-    """By setting (``agent.exploration.sigma``), the values it takes."""
-    compare_to: str | None = None
-    """Name of the variant that the others are compared to; ``None``: the first."""
     set: tuple[str, ...] = ()
     """Fixed parts, the same for all: ``path.to.field=value``."""
     seeds: int = Field(5, ge=1)
@@ -59,6 +48,25 @@ class Sweep(Settings):
     """User-steps of each trial."""
     episodes: int = Field(2048, ge=1)
     """Users served per evaluation at the end."""
+
+    def _refuse_varied(self, varied: Mapping[str, Any], assignments: Sequence[str]) -> None:
+        for path in (text.partition("=")[0].strip() for text in assignments):
+            if path in varied:
+                raise UserError(f"{path} is what the sweep {self.name} varies: it cannot be set for all")
+
+
+class Sweep(Experiment):
+    """Variants that are named, or a grid.
+
+    The variants are every case (or the algorithm as it is) with every combination of the grid's values.
+    """
+
+    cases: dict[str, Case] = Field({})
+    """Variants by name; the others are compared to the first."""
+    grid: dict[str, tuple[Value, ...]] = Field({})
+    """By setting (``agent.exploration.sigma``), the values it takes."""
+    compare_to: str | None = None
+    """Name of the variant that the others are compared to; ``None``: the first."""
 
     @field_validator("grid")
     @classmethod
@@ -109,9 +117,7 @@ class Sweep(Settings):
             UserError: an unknown algorithm or setting.
         """
         sweep = type(self).from_mapping({**self.model_dump(), **fields}, where=f"sweep {self.name}")
-        for path in (text.partition("=")[0].strip() for text in assignments):
-            if path in sweep.grid:
-                raise UserError(f"{path} is what the sweep {sweep.name} varies: it cannot be set for all")
+        self._refuse_varied(sweep.grid, assignments)
         wanted: dict[str, tuple[Any, list[str]]] = {}
         places = sweep.places()
         first = sweep.compare_to or next(iter(places))
@@ -141,58 +147,6 @@ def _short(path: str, value: Value) -> str:
 
 def _text(value: Value) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def find_sweep(name: str) -> Sweep:
-    """The built-in sweep called ``name``, or the one in the file of that name.
-
-    A YAML file holds a sweep's fields; a Python file defines ``SWEEP``.
-
-    Raises:
-        UserError: neither; a file that cannot be read or that holds no sweep.
-    """
-    from tuning.sweeps import SWEEPS
-
-    if name in SWEEPS:
-        return SWEEPS[name]
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml"):
-        return _from_yaml(path)
-    if path.suffix == ".py":
-        return _from_python(path)
-    raise UserError(f"{name!r} is no sweep: give a .yaml or .py file, or one of {', '.join(SWEEPS)}")
-
-
-def _from_yaml(path: Path) -> Sweep:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, Mapping):
-        raise UserError(f"{path} holds no sweep: it needs name, question, and cases or a grid")
-    return Sweep.from_mapping(values, where=str(path))
-
-
-def _from_python(path: Path) -> Sweep:
-    if not path.is_file():
-        raise UserError(f"cannot read {path}: no such file")
-    spec = importlib.util.spec_from_file_location(f"sweep_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"{path} cannot be run: {type(error).__name__}: {error}") from None
-    sweep = getattr(module, "SWEEP", None)
-    if not isinstance(sweep, Sweep):
-        raise UserError(f"{path} does not define SWEEP = Sweep(...) (from tuning.sweep import Sweep)")
-    return sweep
 
 
 def all_algorithms() -> dict[str, Case]:

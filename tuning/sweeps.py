@@ -1,8 +1,9 @@
 """The sweeps that come with the package: one for each question that the papers raise."""
 
+from tuning.search import Range, Search
 from tuning.sweep import Case, Sweep, all_algorithms
 
-_EVERY = (
+_EVERY: tuple[Sweep | Search, ...] = (
     Sweep(
         name="baselines",
         question="Which agent earns the highest return on the same budget?",
@@ -78,6 +79,15 @@ _EVERY = (
         algorithm="hsrl",
         grid={"agent.entropy_weight": (0.0, 1e-3, 1e-2, 0.1, 1.0)},
         compare_to="entropy_weight0.01",
+        set=("evaluation.every=0",),
+    ),
+    Search(
+        name="learning-rates",
+        question="Do other step sizes serve HAC better than its own?",
+        space={
+            "agent.actor_lr": Range(low=3e-4, high=3e-2, log=True),
+            "agent.critic_lr": Range(low=1e-4, high=1e-2, log=True),
+        },
         set=("evaluation.every=0",),
     ),
 )

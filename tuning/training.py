@@ -112,8 +112,13 @@ def check_resume(run: RunFolder) -> None:
     """Find what would stop an interrupted run from going on; needs no running Ray.
 
     Raises:
-        UserError: its simulator is gone, damaged, or was fitted on other data since.
+        UserError: it is a trial of a study; its simulator is gone, damaged, or was fitted on other data since.
     """
+    if run.study is not None:
+        raise UserError(
+            f"{run.path} is a trial of a study, which goes on as a whole: "
+            f"rl-rec study --resume {run.path.parent}"
+        )
     load_same(run.simulator, run.fingerprint, run.path)
 
 

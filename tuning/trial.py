@@ -19,36 +19,48 @@ from envs.settings import assignment
 from rl_rec.agents import Agent
 from rl_rec.checkpoint import verify
 from rl_rec.metrics import EVALUATION
-from rl_rec.run_folder import checkpoints
-from tuning.study_plan import Cell
+from rl_rec.provenance import describe_run, write_run
+from rl_rec.run_folder import EARLIER, RESULTS, checkpoints
+from rl_rec.train_settings import TrainSettings
 
 SCORE = "validation_return"
 """What schedulers and searchers compare; part of every result."""
-VALUES = "values"
-"""Where results and checkpoints hold what a search varies."""
+CANDIDATE, VALUES = "candidate", "values"
+"""Where a search's configurations, results and checkpoints hold what it varies."""
 
+_FROM_STUDY = ("command", "git", "data_fingerprint")
 _START = "start"
 _PROGRESS = "progress.json"
-_RESULTS, _EARLIER = "result.json", "earlier.json"
 
 
 class StudyTrial(Trainable):
     """Delegates to an algorithm.
 
-    Its configuration, under ``trial``, is of ``trial_config``; in ``folder``, ``prepare`` may have left a
-    checkpoint to start from. What a search varies stands apart, under ``values``: settings by path.
+    Its configuration: ``trial``, of ``trial_config``, and in a search ``candidate``, whose ``values`` are
+    settings by path. In its folder, ``prepare`` may have left a checkpoint to start from.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Build the algorithm, as it was when ``folder`` was left."""
+        """Build the algorithm, as it was when the trial's folder was left, and write there what it is."""
         rllib_config = _rllib_config(config)
         assert rllib_config.algo_class is not None
         self._algorithm = rllib_config.algo_class(config=rllib_config, storage=self._storage)
-        self._values = dict(config.get("values", {}))
+        self._values = dict(config.get(CANDIDATE, {}).get(VALUES, {}))
         self._score = math.nan
-        start = Path(config["trial"]["folder"]) / _START
-        if start.exists():
-            self.load_checkpoint(str(start))
+        assert self._storage is not None
+        folder = Path(self._storage.trial_fs_path)
+        if (folder / _START).exists():
+            self.load_checkpoint(str(folder / _START))
+        trial, settings = config["trial"], rllib_config.train_settings()
+        described = {
+            "algorithm": trial["agent"]["name"],
+            "simulator": trial["simulator"],
+            "settings": settings,
+            "study": folder.parent.name,
+        }
+        known = describe_run(described, settings.seed, None, settings.device)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_run(folder, {**known, **trial["origin"]})
 
     def step(self) -> dict[str, Any]:
         """One iteration of the algorithm, with the latest validation return, NaN before there is one.
@@ -97,22 +109,37 @@ class StudyTrial(Trainable):
         return asked
 
 
-def trial_config(cell: Cell, simulator: Path, out: Path) -> dict[str, Any]:
-    """A trial's configuration for ``StudyTrial``: plain data, so that Tune can copy and store it."""
+def trial_config(
+    name: str, agent: Agent, settings: TrainSettings[Any], simulator: Path, origin: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A trial's configuration for ``StudyTrial``: plain data, so that Tune can copy and store it.
+
+    Args:
+        name: of the trial and its folder.
+        agent: what is trained.
+        settings: how.
+        simulator: where.
+        origin: the description of the study, from which the trial's ``run.json`` takes what is the same.
+    """
     return {
-        "name": cell.name,
-        "agent": asdict(cell.agent),
+        "name": name,
+        "agent": asdict(agent),
         "simulator": str(simulator.resolve()),
-        "settings": cell.settings.model_dump(mode="json"),
-        "folder": str(out / cell.name),
+        "settings": settings.model_dump(mode="json"),
+        "origin": {part: origin.get(part) for part in _FROM_STUDY},
     }
+
+
+def trial_name(trial: Any) -> str:
+    """The name in a trial's configuration, for Tune."""
+    return str(trial.config.get(CANDIDATE, trial.config["trial"])["name"])
 
 
 def _rllib_config(config: Mapping[str, Any]) -> Any:
     trial = config["trial"]
     made = Agent(**trial["agent"]).rllib_config()
     settings = type(made).settings_class.from_mapping(trial["settings"])
-    varied = [assignment(path, value) for path, value in config.get("values", {}).items()]
+    varied = [assignment(path, value) for path, value in config.get(CANDIDATE, {}).get(VALUES, {}).items()]
     return made.recommender(trial["simulator"], settings.with_overrides(varied))
 
 
@@ -122,6 +149,12 @@ def user_steps(trial: Path) -> int:
     return int(read_json(whole / _PROGRESS, "a trial's checkpoint")["user_steps"]) if whole else 0
 
 
+def last_values(trial: Path) -> dict[str, Any] | None:
+    """What a search varies, as of the newest whole checkpoint of the folder ``trial``; ``None`` without one."""
+    whole = _newest_whole(trial)
+    return dict(read_json(whole / _PROGRESS, "a trial's checkpoint").get(VALUES, {})) if whole else None
+
+
 def prepare(trial: Path) -> None:
     """Make the folder ``trial`` ready to go on from its newest whole checkpoint, or from nothing.
 
@@ -129,9 +162,9 @@ def prepare(trial: Path) -> None:
     they make place.
     """
     start, whole = trial / _START, _newest_whole(trial)
-    results = trial / _RESULTS
+    results = trial / RESULTS
     if whole is not None and results.exists():  # Tune would begin the file anew
-        with (trial / _EARLIER).open("ab") as earlier:
+        with (trial / EARLIER).open("ab") as earlier:
             earlier.write(results.read_bytes())
         results.unlink()
     if whole is not None and whole != start:
@@ -147,9 +180,9 @@ def prepare(trial: Path) -> None:
 
 def tidy(trial: Path) -> None:
     """Drop what a finished trial started from, and put its earlier results before the later ones."""
-    earlier, results = trial / _EARLIER, trial / _RESULTS
+    earlier, results = trial / EARLIER, trial / RESULTS
     if earlier.exists():
-        draft = trial / f".{_RESULTS}"
+        draft = trial / f".{RESULTS}"
         draft.write_bytes(earlier.read_bytes() + results.read_bytes())
         draft.replace(results)
         earlier.unlink()

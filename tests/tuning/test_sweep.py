@@ -8,7 +8,8 @@ from envs.data.dataset import Split
 from envs.errors import UserError
 from rl_rec.agents import AGENTS
 from rl_rec.comparison import REFERENCES
-from tuning.sweep import Case, Sweep, find_sweep
+from tuning.sweep import Case, Sweep
+from tuning.sweep_files import find_sweep
 from tuning.sweeps import SWEEPS
 
 GRID = Sweep(

@@ -1,0 +1,228 @@
+"""Searches: settings drawn from ranges, judged on validation users while they train, the best confirmed.
+
+A search has two stages. Candidates train with one seed and a scheduler stops the poor ones, or perturbs them;
+then the best of them and the defaults are a study like any other, with fresh seeds and users that the search
+has never seen: the best of many noisy figures flatters itself.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from envs.data.dataset import Split
+from envs.errors import UserError
+from envs.settings import Settings, assignment
+from envs.world_folder import FittedWorld
+from rl_rec.agents import Agent, find_agent
+from rl_rec.train_settings import TrainSettings
+from tuning.study_plan import StudyPlan
+from tuning.sweep import Case, Experiment, Sweep, Value
+from tuning.training import check_settings
+
+DEFAULT = "default"
+"""The variant of the second stage that nobody searched for."""
+# Their figures would not be comparable, or they belong to the search itself.
+_FIXED = ("world", "evaluation", "resources", "steps", "seed", "device", "report_every", "checkpoint_every")
+
+
+class Range(Settings):
+    """Numbers between two ends, both included."""
+
+    low: float
+    """The smallest."""
+    high: float
+    """The largest."""
+    log: bool = False
+    """Draw orders of magnitude alike, not values."""
+    integer: bool = False
+    """Whole numbers only."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low={self.low:g} is not below high={self.high:g}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"log needs low above 0, got {self.low:g}")
+        if self.integer and not (self.low.is_integer() and self.high.is_integer()):
+            raise ValueError("an integer range needs whole ends")
+        return self
+
+    def clip(self, value: float) -> float | int:
+        """The nearest value of the range."""
+        inside = min(max(value, self.low), self.high)
+        return round(inside) if self.integer else inside
+
+    def draw(self, generator: np.random.Generator) -> float | int:
+        """A value."""
+        low, high = (math.log(end) if self.log else end for end in (self.low, self.high))
+        value = float(generator.uniform(low, high))
+        return self.clip(math.exp(value) if self.log else value)
+
+
+Axis = Range | tuple[Value, ...]
+
+
+class Search(Experiment):
+    """What is searched for, and how."""
+
+    space: dict[str, Axis] = Field(min_length=1)
+    """By setting, the range or the values that it is drawn from."""
+    searcher: Literal["random", "optuna"] = "random"
+    """Who proposes candidates; optuna learns from the earlier ones (Tree-structured Parzen Estimator)."""
+    scheduler: Literal["asha", "pbt", "fifo"] = "asha"
+    """asha stops poor candidates early; pbt has them copy good ones, settings perturbed; fifo: neither."""
+    trials: int = Field(16, ge=2)
+    """Candidates; with pbt the size of the population."""
+    rung: int = Field(5_000, ge=1)
+    """User-steps between two looks at a candidate; asha's first rung, pbt's interval."""
+    reduction: float = Field(3.0, gt=1)
+    """Of asha: one in so many goes on, and rungs grow by it."""
+    finalists: int = Field(2, ge=1)
+    """How many of the best are confirmed in the second stage."""
+    validation_episodes: int = Field(512, ge=1)
+    """Users served per look; the same for every candidate."""
+    seed: int = Field(1000, ge=0)
+    """Of the search and of its candidates; the second stage has seeds 0, 1, ..."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for path, axis in self.space.items():
+            if isinstance(axis, tuple) and len(set(axis)) < 2:
+                raise ValueError(f"{path} takes fewer than two values")
+            if path.partition(".")[0] in _FIXED:
+                raise ValueError(f"{path} cannot be searched: candidates could not be compared")
+        if self.rung > self.steps:
+            raise ValueError(f"rung={self.rung} lies behind the end, steps={self.steps}")
+        if self.seed < self.seeds:
+            raise ValueError(f"seed={self.seed} is one of the second stage's: it must be {self.seeds} or more")
+        if self.scheduler == "pbt" and self.searcher != "random":
+            raise ValueError("pbt perturbs a population that is drawn at random: searcher must be random")
+        return self
+
+    def candidates(self) -> list[dict[str, Value]]:
+        """What the random searcher tries: the same for the same seed."""
+        generator = np.random.default_rng(self.seed)
+        return [{path: draw(axis, generator) for path, axis in self.space.items()} for _ in range(self.trials)]
+
+    def plan(
+        self, simulator: Path, split: Split = Split.TEST, assignments: Sequence[str] = (), **fields: Any
+    ) -> "SearchPlan":
+        """The search on a simulator; arguments as of ``Sweep.plan``, ``split`` of the second stage.
+
+        Raises:
+            UserError: an unknown algorithm or setting.
+        """
+        search = type(self).from_mapping({**self.model_dump(), **fields}, where=f"search {self.name}")
+        self._refuse_varied(search.space, assignments)
+        return SearchPlan(Path(simulator), search, split, tuple(assignments))
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """A search on a simulator."""
+
+    simulator: Path
+    search: Search
+    split: Split
+    """Whose users the second stage is evaluated on; the search itself looks at validation users."""
+    assignments: tuple[str, ...] = ()
+    """More settings for all."""
+
+    @property
+    def question(self) -> str:
+        """What it is to answer."""
+        return self.search.question
+
+    @property
+    def agent(self) -> Agent:
+        """What is trained."""
+        return find_agent(self.search.algorithm)
+
+    @property
+    def base(self) -> TrainSettings[Any]:
+        """Settings of every candidate, without its own values.
+
+        Raises:
+            UserError: an unknown setting or a bad value.
+        """
+        search = self.search
+        own = {
+            "steps": search.steps,
+            "seed": search.seed,
+            "report_every": search.rung,
+            "checkpoint_every": search.rung,
+            "evaluation.every": search.rung,
+            "evaluation.episodes": search.validation_episodes,
+        }
+        fixed = [assignment(path, value) for path, value in own.items()]
+        return self.agent.train_settings().with_overrides([*search.set, *self.assignments, *fixed])
+
+    @property
+    def reserved(self) -> tuple[float, float]:
+        """CPUs and GPUs of a trial."""
+        return self.base.reserved_cpus, self.base.reserved_gpus
+
+    def check(self, fitted: FittedWorld) -> None:
+        """Find what would stop the search before anything is trained.
+
+        Raises:
+            UserError: settings that clash, or that do not fit the simulator.
+        """
+        base = self.base
+        ends = [self._end(0), self._end(-1)]
+        for values in ends:
+            changed = base.with_overrides([assignment(path, value) for path, value in values.items()])
+            check_settings(self.agent, self.simulator, fitted, changed)
+        if self.search.scheduler == "pbt":
+            for path in self.search.space:
+                if not isinstance(_value_at(base, path), float):
+                    raise UserError(f"pbt cannot vary {path} in a trained agent: only numbers with a fraction")
+        if self.search.searcher == "optuna":
+            try:
+                import optuna  # noqa: F401
+            except ImportError:
+                raise UserError("searcher=optuna needs Optuna: pip install 'rl-rec[optuna]'") from None
+        self.finals([ends[0]]).check(fitted)
+
+    def _end(self, place: int) -> dict[str, Value]:
+        ends: dict[str, Value] = {}
+        for path, axis in self.search.space.items():
+            ends[path] = axis[place] if isinstance(axis, tuple) else axis.clip((axis.low, axis.high)[place])
+        return ends
+
+    def finals(self, best: Sequence[Mapping[str, Value]]) -> StudyPlan:
+        """The second stage: the defaults, and what was found, best first."""
+        search = self.search
+        cases = {DEFAULT: Case()}
+        for rank, values in enumerate(best, 1):
+            cases[f"found-{rank}"] = Case(set=tuple(assignment(*pair) for pair in values.items()))
+        shared = {field: getattr(search, field) for field in Experiment.model_fields}
+        return Sweep(cases=cases, **shared).plan(self.simulator, self.split, self.assignments)
+
+    def describe(self) -> dict[str, Any]:
+        """Plain data for ``run.json``."""
+        return {
+            "simulator": str(self.simulator.resolve()),
+            "search": self.search.model_dump(mode="json"),
+            "split": self.split.name.lower(),
+            "assignments": list(self.assignments),
+            "settings": self.base,
+        }
+
+
+def draw(axis: Axis, generator: np.random.Generator) -> Value:
+    """A value of an axis."""
+    return axis[generator.integers(len(axis))] if isinstance(axis, tuple) else axis.draw(generator)
+
+
+def _value_at(settings: Settings, path: str) -> Any:
+    value: Any = settings
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value

@@ -1,0 +1,304 @@
+"""Running a search on Tune: candidates, then a study of the best; killed at any moment it goes on.
+
+SEARCH/run.json              the plan
+SEARCH/candidates/trial-00/  one candidate: its settings, results and newest checkpoint
+SEARCH/search.json           every candidate with its score; there once the first stage is done
+SEARCH/finals/               the second stage, a study
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.tune import Callback
+from ray.tune.search import Searcher
+
+from envs import world_folder
+from envs.data.dataset import Split
+from envs.errors import UserError
+from envs.files import read_json, write_json
+from envs.progress import Progress
+from envs.world_folder import FittedWorld
+from rl_rec.json_values import json_value
+from rl_rec.provenance import RUN_FILE, describe_run, write_run
+from rl_rec.run_folder import read_results
+from tuning import study as studies
+from tuning.schedulers import make_scheduler
+from tuning.search import Search, SearchPlan
+from tuning.study import Reporting
+from tuning.sweep import Value
+from tuning.training import check_new, load_same, only_one
+from tuning.trial import CANDIDATE, SCORE, VALUES, last_values, prepare, tidy, trial_config, user_steps
+from tuning.trials import TotalProgress, run_trials
+
+SEARCH_FILE = "search.json"
+CANDIDATES, FINALS = "candidates", "finals"
+_STOPPED = "stopped.json"
+_PBT_CHECKPOINTS = 4  # a donor's may be asked for after it has saved others
+
+
+def check(plan: SearchPlan, out: Path) -> FittedWorld:
+    """Find what would stop a search before anything is written; needs no running Ray.
+
+    Raises:
+        UserError: ``out`` exists or cannot be made, the simulator cannot be read, or settings do not fit.
+    """
+    check_new(out.resolve(), resume="rl-rec sweep --if-exists resume")
+    fitted = world_folder.load(plan.simulator.resolve())
+    plan.check(fitted)
+    return fitted
+
+
+def search(
+    plan: SearchPlan, out: Path, parallel: int = 2, reporting: Reporting = studies.unseen
+) -> dict[str, Any]:
+    """Try candidates, confirm the best. Needs a running Ray.
+
+    Args:
+        plan: what to search.
+        out: folder to write.
+        parallel: trials at once; a population of pbt runs as many as Ray has room for.
+        reporting: shows user-steps, then evaluations.
+
+    Returns:
+        ``study.json`` of the second stage, with ``search`` beside it.
+
+    Raises:
+        UserError: as ``check``; every candidate failed.
+        KeyboardInterrupt: somebody interrupted it; ``resume`` goes on.
+    """
+    fitted, out = check(plan, out), out.resolve()
+    try:
+        out.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"cannot make {out}: {error.strerror}") from None
+    with only_one(out):
+        seed, device = plan.search.seed, plan.base.device
+        write_run(out, describe_run(plan.describe(), seed, fitted.dataset.fingerprint, device))
+        return _go_on(plan, out, parallel, reporting)
+
+
+def resume(out: Path, parallel: int = 2, reporting: Reporting = studies.unseen) -> dict[str, Any]:
+    """Go on with a search: what is done stays, candidates go on from their newest whole checkpoints.
+
+    Raises:
+        UserError: ``out`` is no search, or its simulator was fitted on other data since.
+        KeyboardInterrupt: as ``search``.
+    """
+    out = out.resolve()
+    plan, fingerprint = read_search(out)
+    plan.check(load_same(plan.simulator, fingerprint, out))
+    with only_one(out):
+        return _go_on(plan, out, parallel, reporting)
+
+
+def is_search(out: Path) -> bool:
+    """Whether the folder ``out`` holds a search, finished or not."""
+    try:
+        return "search" in read_json(out / RUN_FILE, "a run")["config"]
+    except (UserError, KeyError, TypeError):
+        return False
+
+
+def read_search(out: Path) -> tuple[SearchPlan, str | None]:
+    """The plan of the search in ``out``, and the fingerprint of the data that it began with.
+
+    Raises:
+        UserError: the folder is no search.
+    """
+    described = read_json(out / RUN_FILE, "a search (make one with: rl-rec sweep)")
+    try:
+        config = described["config"]
+        plan = SearchPlan(
+            Path(config["simulator"]),
+            Search.from_mapping(config["search"], where=str(out / RUN_FILE)),
+            Split[config["split"].upper()],
+            tuple(config["assignments"]),
+        )
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(f"{out / RUN_FILE} does not describe a search") from None
+    return plan, described.get("data_fingerprint")
+
+
+def _go_on(plan: SearchPlan, out: Path, parallel: int, reporting: Reporting) -> dict[str, Any]:
+    if not (out / SEARCH_FILE).exists():
+        with reporting("searching, user-steps") as progress:
+            tried = _try_candidates(plan, out, parallel, progress)
+        write_json(out / SEARCH_FILE, json_value({"trials": tried, "finalists": _best(plan.search, tried)}))
+    found = read_json(out / SEARCH_FILE, "a search")
+    finals = out / FINALS
+    if (finals / RUN_FILE).exists():
+        result = studies.resume(finals, parallel, reporting)
+    else:
+        shutil.rmtree(finals, ignore_errors=True)  # begun, and killed before it said what it is
+        best = [found["trials"][name][VALUES] for name in found["finalists"]]
+        result = studies.study(plan.finals(best), finals, parallel, reporting)
+    return {**result, "search": found}
+
+
+def _best(search: Search, tried: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The best of those that trained to the end, best first."""
+    whole = [name for name, trial in tried.items() if trial["state"] == "finished"]
+    if not whole:
+        problems = {trial["problem"] for trial in tried.values() if trial["problem"]}
+        raise UserError(f"every candidate failed: {'; '.join(sorted(problems))}")
+    return sorted(whole, key=lambda name: -tried[name]["score"])[: search.finalists]
+
+
+def _try_candidates(
+    plan: SearchPlan, out: Path, parallel: int, progress: Progress
+) -> dict[str, dict[str, Any]]:
+    search, folder = plan.search, out / CANDIDATES
+    begun = _begun(folder)
+    if search.searcher == "random":
+        wanted = {f"trial-{index:02d}": values for index, values in enumerate(search.candidates())}
+        wanted |= {name: begun[name] for name in begun if name in wanted}  # pbt may have changed them
+    else:
+        wanted = dict(begun)
+    left = {name: values for name, values in wanted.items() if _state(folder / name, search) is None}
+    history = {name: _looks(folder / name) for name in begun}
+    behind = {name: user_steps(folder / name) for name in begun}
+    for name in left:
+        prepare(folder / name)
+    origin = read_json(out / RUN_FILE, "a search")
+    trial = trial_config(search.name, plan.agent, plan.base, plan.simulator, origin)
+    watching = [_Endings(search.steps), TotalProgress(progress, search.steps, search.trials, behind)]
+    pbt = search.scheduler == "pbt"
+    failed: dict[str, str] = {}
+    if left:
+        listed = [{"name": name, VALUES: values} for name, values in left.items()]
+        failed |= run_trials(
+            {"trial": trial, CANDIDATE: tune.grid_search(listed)},
+            plan.base,
+            folder,
+            None if pbt else parallel,
+            watching,
+            make_scheduler(search, history),
+            keep=_PBT_CHECKPOINTS if pbt else 1,
+        )
+        _stop_if_interrupted(folder, left, search, failed)
+    if len(wanted) < search.trials:
+        history = {name: _looks(folder / name) for name in wanted}
+        scored = [
+            (values, history[name][-1][1])
+            for name, values in wanted.items()
+            if name not in failed and history[name]
+        ]
+        for trace in set(folder.glob("trial-*")) - {folder / name for name in wanted}:
+            shutil.rmtree(trace)  # begun, and killed before its first look
+        first = max((int(name.partition("-")[2]) + 1 for name in wanted), default=0)
+        failed |= run_trials(
+            {"trial": trial},
+            plan.base,
+            folder,
+            parallel,
+            watching,
+            make_scheduler(search, history),
+            _optuna(search, first, scored),
+            search.trials - len(wanted),
+        )
+        wanted = {**wanted, **{name: values for name, values in _begun(folder).items() if name not in wanted}}
+        _stop_if_interrupted(folder, wanted, search, failed)
+        if len(wanted) + len(failed.keys() - wanted.keys()) < search.trials:
+            raise KeyboardInterrupt
+    for name in left:
+        if name not in failed:
+            tidy(folder / name)
+    return {name: _describe(folder / name, search, failed.get(name)) for name in sorted({*wanted, *failed})}
+
+
+def _stop_if_interrupted(
+    folder: Path, names: Mapping[str, Any], search: Search, failed: Mapping[str, str]
+) -> None:
+    # Tune ends its loop on Ctrl-C and returns as if all were well.
+    if any(_state(folder / name, search) is None for name in names if name not in failed):
+        raise KeyboardInterrupt
+
+
+def _begun(folder: Path) -> dict[str, dict[str, Value]]:
+    """By candidate that has a checkpoint, its values as they are now."""
+    found = {trial.name: last_values(trial) for trial in sorted(folder.glob("trial-*")) if trial.is_dir()}
+    return {name: values for name, values in found.items() if values is not None}
+
+
+def _state(trial: Path, search: Search) -> str | None:
+    if user_steps(trial) >= search.steps:
+        return "finished"
+    return "stopped" if (trial / _STOPPED).exists() else None
+
+
+def _looks(trial: Path) -> list[tuple[int, float]]:
+    results = read_results(trial)
+    looks = [(int(r[NUM_ENV_STEPS_SAMPLED_LIFETIME]), r.get(SCORE)) for r in results]
+    return [(steps, score) for steps, score in looks if score is not None and math.isfinite(score)]
+
+
+def _describe(trial: Path, search: Search, problem: str | None) -> dict[str, Any]:
+    results = read_results(trial)
+    last = results[-1] if results else {}
+    return {
+        VALUES: last.get(VALUES) or last_values(trial) or {},
+        "score": last.get(SCORE),
+        "user_steps": int(last.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)),
+        "state": "failed" if problem else _state(trial, search),
+        "problem": problem,
+        "looks": _looks(trial),
+    }
+
+
+class _Endings(Callback):
+    """Notes which candidates the scheduler stopped: a restart must not go on with them."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Called by Tune."""
+        done = (trial.last_result or {}).get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
+        if done < self._steps:
+            folder = Path(trial.storage.trial_fs_path)
+            (folder / _STOPPED).write_text(json.dumps({"user_steps": int(done)}) + "\n")
+
+
+def _optuna(search: Search, begun: int, scored: Sequence[tuple[Mapping[str, Value], float]]) -> Searcher:
+    """Optuna's searcher, told of earlier candidates; its own are numbered from ``begun`` on."""
+    import optuna
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    space: dict[str, Any] = {}
+    for path, axis in search.space.items():
+        if isinstance(axis, tuple):
+            space[path] = CategoricalDistribution(axis)
+        elif axis.integer:
+            space[path] = IntDistribution(int(axis.low), int(axis.high), log=axis.log)
+        else:
+            space[path] = FloatDistribution(axis.low, axis.high, log=axis.log)
+
+    class Named(OptunaSearch):
+        """Gives candidates names in their order."""
+
+        _next = begun
+
+        def suggest(self, trial_id: str) -> dict[str, Any] | None:
+            values = super().suggest(trial_id)
+            if values is None:
+                return None
+            name, self._next = f"trial-{self._next:02d}", self._next + 1
+            return {CANDIDATE: {"name": name, VALUES: values}}
+
+    return Named(
+        space,
+        metric=SCORE,
+        mode="max",
+        points_to_evaluate=[dict(values) for values, _ in scored] or None,
+        evaluated_rewards=[score for _, score in scored] or None,
+        # Another one after a restart: the same would propose the same first points again.
+        seed=search.seed + begun,
+    )

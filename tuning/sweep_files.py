@@ -1,0 +1,62 @@
+"""Finding a sweep or a search: by name among those that come along, or in a file of one's own."""
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from envs.errors import UserError
+from tuning.search import Search
+from tuning.sweep import Sweep
+from tuning.sweeps import SWEEPS
+
+
+def find_sweep(name: str) -> Sweep | Search:
+    """The built-in sweep or search called ``name``, or the one in the file of that name.
+
+    A YAML file holds its fields (one with a ``space`` is a search); a Python file defines ``SWEEP``.
+
+    Raises:
+        UserError: neither; a file that cannot be read or that holds no sweep.
+    """
+    if name in SWEEPS:
+        return SWEEPS[name]
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        return _from_yaml(path)
+    if path.suffix == ".py":
+        return _from_python(path)
+    raise UserError(f"{name!r} is no sweep: give a .yaml or .py file, or one of {', '.join(SWEEPS)}")
+
+
+def _from_yaml(path: Path) -> Sweep | Search:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, Mapping):
+        raise UserError(f"{path} holds no sweep: it needs name, question, and cases, a grid or a space")
+    return (Search if "space" in values else Sweep).from_mapping(values, where=str(path))
+
+
+def _from_python(path: Path) -> Sweep | Search:
+    if not path.is_file():
+        raise UserError(f"cannot read {path}: no such file")
+    spec = importlib.util.spec_from_file_location(f"sweep_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path} cannot be run: {type(error).__name__}: {error}") from None
+    sweep = getattr(module, "SWEEP", None)
+    if not isinstance(sweep, Sweep | Search):
+        raise UserError(f"{path} does not define SWEEP = Sweep(...) (from tuning.sweep import Sweep)")
+    return sweep
