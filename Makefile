@@ -5,7 +5,7 @@ PYTHON ?= python3
 # Passed to pip. For a CPU-only torch on Linux (the default one brings CUDA, several GB):
 #   make quickstart PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_ARGS ?=
-# Passed to pytest, e.g. make test PYTEST_ARGS="-m 'not learning and not agents' -x"
+# Passed to pytest, e.g. make test PYTEST_ARGS="-m 'not learning and not extras' -x"
 PYTEST_ARGS ?=
 
 VENV := .venv
@@ -20,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
 
-.PHONY: help quickstart setup check test test-agents lock clean
+.PHONY: help quickstart setup check test test-extras lock clean
 
 help: ## List the targets
 	@echo "usage: make TARGET [PYTHON=python3.12] [PIP_ARGS=...] [PYTEST_ARGS=...]"
@@ -53,32 +53,32 @@ test: export MPLBACKEND = Agg
 test: check ## Check, then run the default tiers of tests
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
-test-agents: export MPLBACKEND = Agg
-test-agents: setup ## The optional tier: foreign agents on our environments
-	@$(PY) -m pip install --quiet $(PIP_ARGS) --no-deps -r requirements-agents.lock
-	@$(PY) -m pytest -m agents $(PYTEST_ARGS)
+test-extras: export MPLBACKEND = Agg
+test-extras: setup ## The optional tier: other libraries' agents on our environments, trackers
+	@$(PY) -m pip install --quiet $(PIP_ARGS) --no-deps -r requirements-extras.lock
+	@$(PY) -m pytest -m extras $(PYTEST_ARGS)
 
 # torch's own metadata asks for the CUDA packages that it needs: pinning them here would force them on CPU-only builds.
 UNPINNED := ^(nvidia-|cuda-|triton)
 LOCK_NOTE := Exact versions for Python 3.10 to 3.12. Regenerate: make lock (newest: make lock LOCK_ARGS=--upgrade).
 # Versions already in the output file are kept where setup.cfg still allows them.
 define RESOLVE
-	@grep -hv '^#' requirements.lock requirements-agents.lock > build/resolved.txt
+	@grep -hv '^#' requirements.lock requirements-extras.lock > build/resolved.txt
 	@build/lock/bin/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate \
 		--output-file build/resolved.txt $(LOCK_ARGS) setup.cfg
 endef
 
 # An environment of its own, so that a lock that no longer installs can be repaired.
-lock: ## Resolve setup.cfg into requirements.lock and requirements-agents.lock
+lock: ## Resolve setup.cfg into requirements.lock and requirements-extras.lock
 	@$(PYTHON) -m venv build/lock
 	@build/lock/bin/python -m pip install --quiet $(PIP_ARGS) uv
 	$(RESOLVE) --extra dev
 	@{ echo "# Run time and development. $(LOCK_NOTE)"; grep -vE '$(UNPINNED)' build/resolved.txt; } > build/base.lock
-	$(RESOLVE) --extra dev --extra agents
-	@{ echo "# What the agents extra adds to requirements.lock. $(LOCK_NOTE)"; \
-		grep -vE '$(UNPINNED)' build/resolved.txt | grep -vxFf build/base.lock; } > build/agents.lock
+	$(RESOLVE) --extra dev --extra agents --extra wandb --extra mlflow
+	@{ echo "# What the agents, wandb and mlflow extras add to requirements.lock. $(LOCK_NOTE)"; \
+		grep -vE '$(UNPINNED)' build/resolved.txt | grep -vxFf build/base.lock; } > build/extras.lock
 	@mv build/base.lock requirements.lock
-	@mv build/agents.lock requirements-agents.lock
+	@mv build/extras.lock requirements-extras.lock
 
 clean: ## Remove .venv, build output and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cluster.options import track_option
 from envs.errors import UserError
 from rl_rec.cli.options import device_option, json_option, overwrite_option, set_option
 from rl_rec.cli.output import console, emit
@@ -26,6 +27,7 @@ from rl_rec.cli.progress import reporting
 @click.option("--address", help="A running Ray cluster; by default Ray is started here.")
 @set_option
 @click.option("--device", help="Where to compute: cpu, cuda or cuda:<index>.")
+@track_option
 @json_option
 def train(
     algorithm: str | None,
@@ -37,6 +39,7 @@ def train(
     address: str | None,
     assignments: Sequence[str],
     device: str | None,
+    track: Sequence[str],
     as_json: bool,
 ) -> None:
     """Train ALGORITHM inside a simulator, or go on with an interrupted run.
@@ -49,7 +52,14 @@ def train(
     """
     new = {"ALGORITHM": algorithm, "--simulator": simulator, "--out": out}
     if resume_path is not None:
-        extra = {**new, "--steps": steps, "--seed": seed, "--device": device, "--set": assignments or None}
+        extra = {
+            **new,
+            "--steps": steps,
+            "--seed": seed,
+            "--device": device,
+            "--set": assignments or None,
+            "--track": track or None,
+        }
         given = [name for name, value in extra.items() if value is not None]
         if given:
             raise UserError(f"--resume goes on with the run's own settings: leave out {', '.join(given)}")
@@ -78,7 +88,9 @@ def train(
     from cluster.ray_session import ray_session
     from tuning import training
     from tuning.curves import draw_learning_curve
+    from tuning.trackers import make_trackers
 
+    trackers = make_trackers(track, "train" if out is None else out.name)
     path = resume_path or out
     assert path is not None
     if resume_path is None:  # before Ray starts, which takes seconds
@@ -101,7 +113,7 @@ def train(
                     run = training.resume(path, progress)
                 else:
                     assert simulator is not None
-                    run = training.train(agent, simulator, settings, path, progress)
+                    run = training.train(agent, simulator, settings, path, progress, trackers)
     except KeyboardInterrupt:
         if path.exists():
             console.print(f"go on with: rl-rec train --resume {path}", markup=False, soft_wrap=True)

@@ -9,6 +9,7 @@ import click
 from rich.console import Group
 from rich.table import Table
 
+from cluster.options import track_option
 from envs.errors import UserError
 from rl_rec.cli.options import check_device, json_option, set_option
 from rl_rec.cli.output import console, emit
@@ -67,6 +68,7 @@ _DEFAULTS: Mapping[str, Any] = {"seeds": 5, "episodes": 2048, "split": "test"}
 @click.option("--parallel", type=click.IntRange(min=1), default=2, show_default=True, help="Runs at once.")
 @click.option("--address", help="A running Ray cluster; by default Ray is started here.")
 @set_option
+@track_option
 @json_option
 def study(
     algorithm: str | None,
@@ -83,6 +85,7 @@ def study(
     parallel: int,
     address: str | None,
     assignments: Sequence[str],
+    track: Sequence[str],
     as_json: bool,
 ) -> None:
     """Compare variants of one or several algorithms on the same budget, seeds, users and random numbers.
@@ -105,6 +108,7 @@ def study(
     from cluster.ray_session import ray_session
     from tuning import study as studies
     from tuning.study_plan import read_plan
+    from tuning.trackers import make_trackers
 
     if resume_path is not None:
         path = resume_path
@@ -122,14 +126,15 @@ def study(
         common = [*assignments, *([] if steps is None else [f"steps={steps}"])]
         plan = _plan(algorithm, simulator, variants, worlds, serves, common, **sizes)
     check_device(plan.base.device)
+    trackers = make_trackers(track, path.name)
     if resume_path is None:  # before Ray starts, which takes seconds
         studies.check(plan, path)
     try:
         with ray_session(*plan.reserved, address, at_once=parallel):
             if resume_path is not None:
-                result = studies.resume(path, parallel, reporting)
+                result = studies.resume(path, parallel, reporting, trackers)
             else:
-                result = studies.study(plan, path, parallel, reporting)
+                result = studies.study(plan, path, parallel, reporting, trackers)
     except KeyboardInterrupt:
         if path.exists():
             console.print(f"go on with: rl-rec study --resume {path}", markup=False, soft_wrap=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
+from cluster.options import track_option
 from envs.errors import UserError
 from rl_rec.cli.options import check_device, json_option, overwrite_option, set_option
 from rl_rec.cli.output import console, emit
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 )
 @click.option("--dry-run", is_flag=True, help="Show trials, budget and resources, and train nothing.")
 @set_option
+@track_option
 @json_option
 def sweep(
     name: str | None,
@@ -61,6 +63,7 @@ def sweep(
     if_exists: str,
     dry_run: bool,
     assignments: Sequence[str],
+    track: Sequence[str],
     as_json: bool,
 ) -> None:
     """Answer a question: train every variant with every seed, evaluate, and write a report.
@@ -92,7 +95,7 @@ def sweep(
         emit(_cost(plan, parallel), as_json, _trials)
         return
     assert out is not None
-    _run(plan, out, parallel, address, if_exists, as_json)
+    _run(plan, out, parallel, address, if_exists, track, as_json)
 
 
 def _run(
@@ -101,6 +104,7 @@ def _run(
     parallel: int,
     address: str | None,
     if_exists: str,
+    track: Sequence[str],
     as_json: bool,
 ) -> None:
     from cluster.ray_session import ray_session
@@ -111,8 +115,9 @@ def _run(
     from tuning.report import write_report
     from tuning.search import SearchPlan
     from tuning.study_plan import read_plan
+    from tuning.trackers import make_trackers
 
-    resumed = False
+    trackers, resumed = make_trackers(track, out.name), False
     if out.exists() and if_exists != "fail":
         # Nothing but a study or a search is deleted or gone on with.
         before = search_run.read_search(out)[0] if search_run.is_search(out) else read_plan(out)[0]
@@ -134,14 +139,14 @@ def _run(
         with ray_session(*plan.reserved, address, at_once=parallel):
             if isinstance(plan, SearchPlan):
                 result = (
-                    search_run.resume(out, parallel, reporting)
+                    search_run.resume(out, parallel, reporting, trackers)
                     if resumed
-                    else search_run.search(plan, out, parallel, reporting)
+                    else search_run.search(plan, out, parallel, reporting, trackers)
                 )
             elif resumed:
-                result = study.resume(out, parallel, reporting)
+                result = study.resume(out, parallel, reporting, trackers)
             else:
-                result = study.study(plan, out, parallel, reporting)
+                result = study.study(plan, out, parallel, reporting, trackers)
     except KeyboardInterrupt:
         if out.exists():
             console.print("go on with the same command and --if-exists resume", soft_wrap=True)

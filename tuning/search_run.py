@@ -55,7 +55,11 @@ def check(plan: SearchPlan, out: Path) -> FittedWorld:
 
 
 def search(
-    plan: SearchPlan, out: Path, parallel: int = 2, reporting: Reporting = studies.unseen
+    plan: SearchPlan,
+    out: Path,
+    parallel: int = 2,
+    reporting: Reporting = studies.unseen,
+    trackers: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Try candidates, confirm the best. Needs a running Ray.
 
@@ -64,6 +68,7 @@ def search(
         out: folder to write.
         parallel: trials at once; a population of pbt runs as many as Ray has room for.
         reporting: shows user-steps, then evaluations.
+        trackers: see every result besides; of ``make_trackers``.
 
     Returns:
         ``study.json`` of the second stage, with ``search`` beside it.
@@ -80,10 +85,15 @@ def search(
     with only_one(out):
         seed, device = plan.search.seed, plan.base.device
         write_run(out, describe_run(plan.describe(), seed, fitted.dataset.fingerprint, device))
-        return _go_on(plan, out, parallel, reporting)
+        return _go_on(plan, out, parallel, reporting, trackers)
 
 
-def resume(out: Path, parallel: int = 2, reporting: Reporting = studies.unseen) -> dict[str, Any]:
+def resume(
+    out: Path,
+    parallel: int = 2,
+    reporting: Reporting = studies.unseen,
+    trackers: Sequence[Callback] = (),
+) -> dict[str, Any]:
     """Go on with a search: what is done stays, candidates go on from their newest whole checkpoints.
 
     Raises:
@@ -94,7 +104,7 @@ def resume(out: Path, parallel: int = 2, reporting: Reporting = studies.unseen) 
     plan, fingerprint = read_search(out)
     plan.check(load_same(plan.simulator, fingerprint, out))
     with only_one(out):
-        return _go_on(plan, out, parallel, reporting)
+        return _go_on(plan, out, parallel, reporting, trackers)
 
 
 def is_search(out: Path) -> bool:
@@ -125,19 +135,21 @@ def read_search(out: Path) -> tuple[SearchPlan, str | None]:
     return plan, described.get("data_fingerprint")
 
 
-def _go_on(plan: SearchPlan, out: Path, parallel: int, reporting: Reporting) -> dict[str, Any]:
+def _go_on(
+    plan: SearchPlan, out: Path, parallel: int, reporting: Reporting, trackers: Sequence[Callback]
+) -> dict[str, Any]:
     if not (out / SEARCH_FILE).exists():
         with reporting("searching, user-steps") as progress:
-            tried = _try_candidates(plan, out, parallel, progress)
+            tried = _try_candidates(plan, out, parallel, progress, trackers)
         write_json(out / SEARCH_FILE, json_value({"trials": tried, "finalists": _best(plan.search, tried)}))
     found = read_json(out / SEARCH_FILE, "a search")
     finals = out / FINALS
     if (finals / RUN_FILE).exists():
-        result = studies.resume(finals, parallel, reporting)
+        result = studies.resume(finals, parallel, reporting, trackers)
     else:
         shutil.rmtree(finals, ignore_errors=True)  # begun, and killed before it said what it is
         best = [found["trials"][name][VALUES] for name in found["finalists"]]
-        result = studies.study(plan.finals(best), finals, parallel, reporting)
+        result = studies.study(plan.finals(best), finals, parallel, reporting, trackers)
     return {**result, "search": found}
 
 
@@ -151,7 +163,7 @@ def _best(search: Search, tried: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _try_candidates(
-    plan: SearchPlan, out: Path, parallel: int, progress: Progress
+    plan: SearchPlan, out: Path, parallel: int, progress: Progress, trackers: Sequence[Callback]
 ) -> dict[str, dict[str, Any]]:
     search, folder = plan.search, out / CANDIDATES
     begun = _begun(folder)
@@ -167,7 +179,8 @@ def _try_candidates(
         prepare(folder / name)
     origin = read_json(out / RUN_FILE, "a search")
     trial = trial_config(search.name, plan.agent, plan.base, plan.simulator, origin)
-    watching = [_Endings(search.steps), TotalProgress(progress, search.steps, search.trials, behind)]
+    total = TotalProgress(progress, search.steps, search.trials, behind)
+    watching = [_Endings(search.steps), total, *trackers]
     pbt = search.scheduler == "pbt"
     failed: dict[str, str] = {}
     if left:

@@ -10,12 +10,13 @@ STUDY/results.csv                    every evaluation
 STUDY/study.json                     the tables; there once all is done
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune import Callback
 
 from envs import world_folder
 from envs.errors import UserError
@@ -54,7 +55,13 @@ def check(plan: StudyPlan, out: Path) -> FittedWorld:
     return fitted
 
 
-def study(plan: StudyPlan, out: Path, parallel: int = 2, reporting: Reporting = unseen) -> dict[str, Any]:
+def study(
+    plan: StudyPlan,
+    out: Path,
+    parallel: int = 2,
+    reporting: Reporting = unseen,
+    trackers: Sequence[Callback] = (),
+) -> dict[str, Any]:
     """Train every variant in every world with every seed, and evaluate in every serving condition.
 
     Needs a running Ray. A trial that fails is tried again (``trials.RETRIES``) from its newest checkpoint, and
@@ -65,6 +72,7 @@ def study(plan: StudyPlan, out: Path, parallel: int = 2, reporting: Reporting = 
         out: folder to write.
         parallel: trials at once, and evaluations.
         reporting: shows user-steps of all trials, then evaluations.
+        trackers: see every result besides; of ``make_trackers``.
 
     Returns:
         ``study.json``; ``failed`` holds by trial why it could not be trained.
@@ -80,10 +88,12 @@ def study(plan: StudyPlan, out: Path, parallel: int = 2, reporting: Reporting = 
         raise UserError(f"cannot make {out}: {error.strerror}") from None
     with only_one(out):
         write_run(out, describe_run(plan.describe(), 0, fitted.dataset.fingerprint, plan.base.device))
-        return _go_on(plan, fitted, out, parallel, reporting)
+        return _go_on(plan, fitted, out, parallel, reporting, trackers)
 
 
-def resume(out: Path, parallel: int = 2, reporting: Reporting = unseen) -> dict[str, Any]:
+def resume(
+    out: Path, parallel: int = 2, reporting: Reporting = unseen, trackers: Sequence[Callback] = ()
+) -> dict[str, Any]:
     """Go on with a study: finished trials stay, others go on from their newest whole checkpoint.
 
     Trials that failed are tried again. Needs a running Ray, unless the study is finished.
@@ -103,7 +113,7 @@ def resume(out: Path, parallel: int = 2, reporting: Reporting = unseen) -> dict[
     fitted = load_same(plan.simulator, fingerprint, out)
     plan.check(fitted)
     with only_one(out):
-        return _go_on(plan, fitted, out, parallel, reporting)
+        return _go_on(plan, fitted, out, parallel, reporting, trackers)
 
 
 def finished(out: Path) -> dict[str, Any] | None:
@@ -115,10 +125,15 @@ def finished(out: Path) -> dict[str, Any] | None:
 
 
 def _go_on(
-    plan: StudyPlan, fitted: FittedWorld, out: Path, parallel: int, reporting: Reporting
+    plan: StudyPlan,
+    fitted: FittedWorld,
+    out: Path,
+    parallel: int,
+    reporting: Reporting,
+    trackers: Sequence[Callback],
 ) -> dict[str, Any]:
     with reporting("user-steps") as progress:
-        failed = _train(plan, out, parallel, progress)
+        failed = _train(plan, out, parallel, progress, trackers)
     for index, world in enumerate(plan.worlds):
         trials: dict[str, list[Path]] = {}
         for cell in plan.cells():
@@ -136,7 +151,9 @@ def _go_on(
     return result
 
 
-def _train(plan: StudyPlan, out: Path, parallel: int, progress: Progress) -> dict[str, str]:
+def _train(
+    plan: StudyPlan, out: Path, parallel: int, progress: Progress, trackers: Sequence[Callback]
+) -> dict[str, str]:
     """Train what is not trained yet; returns by trial why it failed."""
     base, cells = plan.base, plan.cells()
     steps_behind = {cell.name: user_steps(out / cell.name) for cell in cells}
@@ -147,8 +164,8 @@ def _train(plan: StudyPlan, out: Path, parallel: int, progress: Progress) -> dic
         prepare(out / cell.name)
     origin = read_json(out / RUN_FILE, "a study")
     configs = [trial_config(cell.name, cell.agent, cell.settings, plan.simulator, origin) for cell in left]
-    watching = TotalProgress(progress, base.steps, len(cells), steps_behind)
-    failed = run_trials({"trial": tune.grid_search(configs)}, base, out, parallel, [watching])
+    watching = [TotalProgress(progress, base.steps, len(cells), steps_behind), *trackers]
+    failed = run_trials({"trial": tune.grid_search(configs)}, base, out, parallel, watching)
     for cell in left:
         if cell.name in failed:
             continue

@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -87,11 +87,16 @@ def check_settings(agent: Agent, simulator: Path, fitted: FittedWorld, settings:
 
 
 def train(
-    agent: Agent, simulator: Path, settings: TrainSettings[Any], out: Path, progress: Progress = silent
+    agent: Agent,
+    simulator: Path,
+    settings: TrainSettings[Any],
+    out: Path,
+    progress: Progress = silent,
+    trackers: Sequence[Callback] = (),
 ) -> RunFolder:
     """Train one agent into the run folder ``out``, with checkpoints on the way.
 
-    Needs a running Ray.
+    Needs a running Ray. ``trackers`` see every result besides (``make_trackers``), also after a resume.
 
     Raises:
         UserError: as ``check``.
@@ -105,7 +110,7 @@ def train(
         raise UserError(f"cannot make {out}: {error.strerror}") from None
     with only_one(out):
         write_run(out, described)
-        return _start(RunFolder(out), progress)
+        return _start(RunFolder(out), progress, trackers)
 
 
 def check_resume(run: RunFolder) -> None:
@@ -209,7 +214,7 @@ def _rllib_config(agent: Agent, simulator: Path, settings: TrainSettings[Any]) -
     return config
 
 
-def _start(run: RunFolder, progress: Progress) -> RunFolder:
+def _start(run: RunFolder, progress: Progress, trackers: Sequence[Callback] = ()) -> RunFolder:
     settings = run.settings
     with quiet():
         config = _rllib_config(run.agent, run.simulator, settings)
@@ -226,7 +231,7 @@ def _start(run: RunFolder, progress: Progress) -> RunFolder:
                 checkpoint_frequency=math.ceil(settings.checkpoint_every / settings.report_every),
                 checkpoint_at_end=True,
             ),
-            callbacks=[_ReportProgress()],
+            callbacks=[_ReportProgress(), *trackers],
             verbose=0,
         ),
     )

@@ -6,7 +6,7 @@ import pytest
 from envs.env_config import ENV_ID
 from envs.slate_env import SlateVectorEnv
 
-pytestmark = pytest.mark.agents
+pytestmark = pytest.mark.extras
 
 RULES = {"repeats": "allow", "start_history": "empty", "history_length": 5}
 

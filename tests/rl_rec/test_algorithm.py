@@ -466,3 +466,26 @@ def test_weights_broken_by_the_last_update_are_noticed(build):
         module._weights[0].fill_(float("nan"))
     with pytest.raises(NonFiniteLossError, match="the weights became NaN"):
         module.drain_figures()
+
+
+@pytest.mark.parametrize("lr_final", ["0", "1"])
+def test_settings_win_over_what_a_checkpoint_brings_along(build, configure, start, tmp_path, lr_final):
+    """Population-based training goes on from another's checkpoint with settings of its own."""
+    common = ["agent.exploration.sigma=0.1", f"lr_final={lr_final}", "steps=1000"]
+    donor = build(*common)
+    train(donor, 2)
+    donor.save_checkpoint(str(tmp_path))
+    changed = [*common[1:], "agent.actor_lr=1e-12", "agent.critic_lr=1e-12", "agent.tau=0.5"]
+    heir = start(configure(*changed, "agent.exploration.sigma=0.7"))
+    heir.load_checkpoint(str(tmp_path))
+    before = weights(heir)
+    assert all(torch.equal(value, weights(donor)[name]) for name, value in before.items())
+    left = 0.8 if lr_final == "0" else 1.0  # 200 of 1,000 user-steps are behind it
+    for _, optimizer in learner(heir).get_optimizers_for_module("default_policy"):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-12 * left, rel=1e-5, abs=0)
+    train(heir, 1)
+    for name, value in module(heir).networks.named_parameters():
+        assert torch.allclose(value, before[f"networks.{name}"], atol=1e-8, rtol=0), name
+    assert heir.exploration(200)["sigma"] == 0.7 and learner(heir)._tau == 0.5
+    train(donor, 1)  # the donor itself learns on
+    assert any(not torch.equal(value, before[name]) for name, value in weights(donor).items())
