@@ -97,6 +97,9 @@ class Search(Experiment):
                 raise ValueError(f"{path} takes fewer than two values")
             if path.partition(".")[0] in _FIXED:
                 raise ValueError(f"{path} cannot be searched: candidates could not be compared")
+        points = math.prod(_size(axis) for axis in self.space.values())
+        if points < self.trials:
+            raise ValueError(f"trials={self.trials}, but the space has {points:g} points: sweep them as a grid")
         if self.rung > self.steps:
             raise ValueError(f"rung={self.rung} lies behind the end, steps={self.steps}")
         if self.seed < self.seeds:
@@ -106,9 +109,14 @@ class Search(Experiment):
         return self
 
     def candidates(self) -> list[dict[str, Value]]:
-        """What the random searcher tries: the same for the same seed."""
+        """What the random searcher tries, none twice: the same for the same seed."""
         generator = np.random.default_rng(self.seed)
-        return [{path: draw(axis, generator) for path, axis in self.space.items()} for _ in range(self.trials)]
+        drawn: list[dict[str, Value]] = []
+        while len(drawn) < self.trials:
+            values = {path: draw(axis, generator) for path, axis in self.space.items()}
+            if values not in drawn:
+                drawn.append(values)
+        return drawn
 
     def plan(
         self, simulator: Path, split: Split = Split.TEST, assignments: Sequence[str] = (), **fields: Any
@@ -188,13 +196,24 @@ class SearchPlan:
                 import optuna  # noqa: F401
             except ImportError:
                 raise UserError("searcher=optuna needs Optuna: pip install 'rl-rec[optuna]'") from None
-        self.finals([ends[0]]).check(fitted)
+        self.finals([]).check(fitted)
 
     def _end(self, place: int) -> dict[str, Value]:
         ends: dict[str, Value] = {}
         for path, axis in self.search.space.items():
             ends[path] = axis[place] if isinstance(axis, tuple) else axis.clip((axis.low, axis.high)[place])
         return ends
+
+    def distinct(self, ranked: Mapping[str, Mapping[str, Value]]) -> list[str]:
+        """Names of candidates, in their order, that differ from the defaults and from those before them."""
+        seen = [self.finals([]).base]
+        kept = []
+        for name, values in ranked.items():
+            settings = seen[0].with_overrides([assignment(*pair) for pair in values.items()])
+            if settings not in seen:
+                seen.append(settings)
+                kept.append(name)
+        return kept
 
     def finals(self, best: Sequence[Mapping[str, Value]]) -> StudyPlan:
         """The second stage: the defaults, and what was found, best first."""
@@ -219,6 +238,12 @@ class SearchPlan:
 def draw(axis: Axis, generator: np.random.Generator) -> Value:
     """A value of an axis."""
     return axis[generator.integers(len(axis))] if isinstance(axis, tuple) else axis.draw(generator)
+
+
+def _size(axis: Axis) -> float:
+    if isinstance(axis, tuple):
+        return len(axis)
+    return axis.high - axis.low + 1 if axis.integer else math.inf
 
 
 def _value_at(settings: Settings, path: str) -> Any:

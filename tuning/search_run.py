@@ -16,6 +16,7 @@ from typing import Any
 from ray import tune
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.tune import Callback
+from ray.tune.result import EXPR_PARAM_FILE
 from ray.tune.search import Searcher
 
 from envs import world_folder
@@ -141,7 +142,7 @@ def _go_on(
     if not (out / SEARCH_FILE).exists():
         with reporting("searching, user-steps") as progress:
             tried = _try_candidates(plan, out, parallel, progress, trackers)
-        write_json(out / SEARCH_FILE, json_value({"trials": tried, "finalists": _best(plan.search, tried)}))
+        write_json(out / SEARCH_FILE, json_value({"trials": tried, "finalists": _best(plan, tried)}))
     found = read_json(out / SEARCH_FILE, "a search")
     finals = out / FINALS
     if (finals / RUN_FILE).exists():
@@ -153,13 +154,14 @@ def _go_on(
     return {**result, "search": found}
 
 
-def _best(search: Search, tried: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The best of those that trained to the end, best first."""
+def _best(plan: SearchPlan, tried: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The best of those that trained to the end, best first; the defaults are in the second stage anyway."""
     whole = [name for name, trial in tried.items() if trial["state"] == "finished"]
     if not whole:
         problems = {trial["problem"] for trial in tried.values() if trial["problem"]}
         raise UserError(f"every candidate failed: {'; '.join(sorted(problems))}")
-    return sorted(whole, key=lambda name: -tried[name]["score"])[: search.finalists]
+    ranked = sorted(whole, key=lambda name: -tried[name]["score"])
+    return plan.distinct({name: tried[name][VALUES] for name in ranked})[: plan.search.finalists]
 
 
 def _try_candidates(
@@ -251,11 +253,19 @@ def _looks(trial: Path) -> list[tuple[int, float]]:
     return [(steps, score) for steps, score in looks if score is not None and math.isfinite(score)]
 
 
+def _given(trial: Path) -> dict[str, Any]:
+    """The values that Tune started a candidate with; it may have failed before it reported any."""
+    try:
+        return dict(read_json(trial / EXPR_PARAM_FILE, "a candidate")[CANDIDATE][VALUES])
+    except (UserError, KeyError, TypeError):
+        return {}
+
+
 def _describe(trial: Path, search: Search, problem: str | None) -> dict[str, Any]:
     results = read_results(trial)
     last = results[-1] if results else {}
     return {
-        VALUES: last.get(VALUES) or last_values(trial) or {},
+        VALUES: last.get(VALUES) or _given(trial),
         "score": last.get(SCORE),
         "user_steps": int(last.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)),
         "state": "failed" if problem else _state(trial, search),
