@@ -1,6 +1,7 @@
 """`rl-rec bench`: throughput of each part on this machine, on worlds of random tensors."""
 
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ from rl_rec.cli.options import device_option, json_option, overridden, seed_opti
 from rl_rec.cli.output import emit
 from rl_rec.cli.progress import reporting
 
+_ENTRY_POINTS = "rl_rec.bench"
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 
@@ -75,12 +77,23 @@ agent_option = click.option(
 )
 
 
-@click.group(epilog="Example: rl-rec bench train --users 32 --repeats 9")
+class _Extended(click.Group):
+    """Its own commands, and those that packages above add as entry points."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *entry_points(group=_ENTRY_POINTS).names]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        added = entry_points(group=_ENTRY_POINTS, name=cmd_name)
+        return next((entry.load() for entry in added), None) or super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Extended, epilog="Example: rl-rec bench train --users 32 --repeats 9")
 def bench() -> None:
     """Measure throughput and latency on this machine.
 
     Worlds are random tensors of the size that --set world.items=..., world.history=... ask for; nine in ten
-    users arrive with a full history. Nothing is read from disk, and Ray is not needed.
+    users arrive with a full history. But for tune, nothing is read from disk, and Ray is not needed.
     """
 
 
