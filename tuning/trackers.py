@@ -32,7 +32,8 @@ def make_trackers(names: Sequence[str], experiment: str) -> list[Callback]:
     for name in dict.fromkeys(names):
         if name not in TRACKERS:
             raise UserError(f"unknown tracker {name!r}; use {' or '.join(TRACKERS)}")
-        if find_spec(name) is None:
+        found = find_spec(name)
+        if found is None or found.origin is None:  # W&B leaves folders of its own name behind
             raise UserError(f"--track {name} needs a package more: pip install 'rl-rec[{name}]'")
         made.append(Guarded(name, _wandb(experiment) if name == "wandb" else _mlflow(experiment)))
     return made

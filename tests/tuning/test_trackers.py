@@ -1,6 +1,7 @@
 """Trackers: what is refused, and (extras) what arrives."""
 
 import json
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ def test_an_unknown_tracker_is_refused():
         trackers.make_trackers(["wandbe"], "x")
 
 
+@pytest.mark.parametrize("found", [None, ModuleSpec("wandb", None)])  # the latter: a folder of that name
 @pytest.mark.parametrize("name", trackers.TRACKERS)
-def test_one_that_is_not_installed_says_how_to_get_it(name, monkeypatch):
-    monkeypatch.setattr(trackers, "find_spec", lambda _: None)
+def test_one_that_is_not_installed_says_how_to_get_it(name, found, monkeypatch):
+    monkeypatch.setattr(trackers, "find_spec", lambda _: found)
     with pytest.raises(UserError, match=rf"pip install 'rl-rec\[{name}\]'"):
         trackers.make_trackers([name], "x")
 
