@@ -69,8 +69,8 @@ def sweep(
     """Answer a question: train every variant with every seed, evaluate, and write a report.
 
     NAME is a sweep that comes with the package (without it, they are listed), FILE one of your own: YAML with
-    name, question, and cases, a grid or a space to search, or Python that defines SWEEP. A sweep that was killed
-    goes on with --if-exists resume. The report is the page OUT/report/index.html.
+    name, question, and cases, a grid or a space to search, or Python that defines SWEEP. A sweep that was
+    killed goes on with --if-exists resume. The report is the page OUT/report/index.html.
     """
     if name is None:
         from tuning.sweeps import SWEEPS
