@@ -117,6 +117,12 @@ def _run(
     from tuning.study_plan import read_plan
     from tuning.trackers import make_trackers
 
+    starts = plan.base.replay.learning_starts
+    if plan.base.steps <= starts:
+        told = (
+            f"nothing will be learned: {plan.base.steps:,} steps end before replay.learning_starts={starts:,}"
+        )
+        console.print(f"[yellow]{told}[/yellow]", soft_wrap=True)
     trackers, resumed = make_trackers(track, out.name), False
     if out.exists() and if_exists != "fail":
         # Nothing but a study or a search is deleted or gone on with.
@@ -171,10 +177,10 @@ def _cost(plan: "StudyPlan | SearchPlan", parallel: int) -> dict[str, Any]:
         search, settings = plan.search, plan.base
         listed = search.candidates() if search.searcher == "random" else [{} for _ in range(search.trials)]
         trials = [
-            _trial(f"trial-{index:02d}", plan.agent.name, settings) | {"values": values}
+            _trial(f"trial-{index:03d}", plan.agent.name, settings) | {"values": values}
             for index, values in enumerate(listed)
         ]
-        looks = search.trials * (search.steps // search.rung) * search.validation_episodes
+        looks = search.trials * (search.steps // search.interval) * search.validation_episodes
         study = plan.finals(listed[: search.finalists] if search.searcher == "random" else [])
     assert not isinstance(study, SearchPlan)
     trials += [_trial(cell.name, cell.agent.name, cell.settings) for cell in study.cells()]

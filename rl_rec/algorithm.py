@@ -238,14 +238,15 @@ class OffPolicyAlgorithm(Algorithm):
             metrics.log_value(name, value, window=1)
 
     def step(self) -> dict[str, Any]:
-        """One iteration; when an evaluation is due, its figures under ``evaluation``."""
+        """One iteration; when an evaluation is due, also at the end, its figures under ``evaluation``."""
         before = self.collected
         result = cast(dict[str, Any], super().step())
         # What was stored, not what the runners counted: a killed one takes its count along, and a run that
         # stops at this number would never end.
         result[NUM_ENV_STEPS_SAMPLED_LIFETIME] = self.collected
         every = self._settings.evaluation.every
-        if every and self.collected // every > before // every:
+        ended = before < self._settings.steps <= self.collected
+        if every and (ended or self.collected // every > before // every):
             result[names.EVALUATION] = self.evaluate_validation()
         return result
 

@@ -38,6 +38,10 @@ class RunFolder:
         """
         self.path = Path(path)
         described = read_json(self.path / RUN_FILE, "a run (make one with: rl-rec train)")
+        if isinstance(described.get("config"), dict) and {"variants", "search"} & described["config"].keys():
+            trials = sorted(str(found.parent) for found in self.path.rglob(f"*/{RUN_FILE}"))
+            one = next((trial for trial in trials if list(Path(trial).glob("checkpoint_*"))), "")
+            raise UserError(f"{self.path} holds many trials: name one{f', as in {one}' if one else ''}")
         try:
             config = described["config"]
             self.agent: Agent = find_agent(config["algorithm"])

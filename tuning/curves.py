@@ -111,7 +111,8 @@ def draw_study(trials: Mapping[str, Sequence[Path]], title: str, path: Path) -> 
         axes.fill_between(steps, low, high, color=color, alpha=0.12, linewidth=0)
     axes.set(xlabel="user-steps", ylabel=label, title=title)
     if axes.has_data():  # below, where it covers no line
-        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4)
+        columns = max(1, 72 // (8 + max(len(name) for name in results)))
+        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns)
     axes.spines[["top", "right"]].set_visible(False)
     draft = path.with_name(f".{path.name}")
     figure.savefig(draft, dpi=120, format="png")

@@ -187,6 +187,10 @@ def answer(findings: Findings, table: Table) -> str:
         return "Every variant failed: there is nothing to compare."
     best = max(table.variants, key=lambda row: row.mean)
     first = table.variants[0]
+    if len(table.variants) > 1 and len({row.returns for row in table.variants}) == 1:
+        return (
+            f"Every variant earns exactly the same, {best.mean:.2f}: what varies had no effect on this budget."
+        )
     text = (
         f"{best.name} earns the highest mean return, {best.mean:.2f}{_between(best.mean95)}, "
         f"{best.normalised:.0%} of the way from random to the myopic oracle"

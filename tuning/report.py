@@ -3,12 +3,14 @@
 import math
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from envs.files import new_directory
+from envs.files import new_directory, read_json
+from rl_rec.provenance import RUN_FILE
 from tuning.findings import Findings, Interval, Row, Table, answer, read_findings
 from tuning.report_figures import Picture, pictures
 from tuning.search_report import search_section
@@ -28,9 +30,15 @@ def write_report(folder: Path, out: Path, overwrite: bool = False) -> dict[str, 
         UserError: ``folder`` is not a finished study, or ``out`` exists and ``overwrite`` is off.
     """
     searched = search_section(folder) if is_search(folder) else None
-    findings = read_findings(folder if searched is None else Path(folder) / FINALS)
+    if searched is None:
+        findings = read_findings(folder)
+    else:
+        run = read_json(Path(folder) / RUN_FILE, "a search")
+        findings = replace(read_findings(Path(folder) / FINALS), run=run)
     sections = [_section(findings, table, index) for index, table in enumerate(findings.tables)]
-    content = {**_head(findings), "sections": sections, "searched": searched}
+    if searched is not None:
+        sections[0]["answer"] += searched["found"]
+    content = {**_head(findings, searched is not None), "sections": sections, "searched": searched}
     environment = Environment(
         loader=PackageLoader("tuning", "templates"),
         undefined=StrictUndefined,
@@ -53,7 +61,7 @@ def write_report(folder: Path, out: Path, overwrite: bool = False) -> dict[str, 
     }
 
 
-def _head(findings: Findings) -> dict[str, Any]:
+def _head(findings: Findings, searched: bool) -> dict[str, Any]:
     plan, run = findings.plan, findings.run
     git = run.get("git") or {}
     machine = run.get("machine") or {}
@@ -64,7 +72,8 @@ def _head(findings: Findings) -> dict[str, Any]:
         "question": plan.question or "How do these variants compare?",
         "command": shlex.join(run.get("command") or []),
         "facts": {
-            "budget": f"{plan.base.steps:,} user-steps a trial, {plan.seeds} seeds, "
+            "budget": ("second stage: " if searched else "")
+            + f"{plan.base.steps:,} user-steps a trial, {plan.seeds} seeds, "
             f"{len(plan.cells())} trials; {plan.episodes:,} episodes of {plan.split.name.lower()} users",
             "data": str(run.get("data_fingerprint"))[:16],
             "code": commit,

@@ -222,7 +222,12 @@ def _cost(table: Table) -> Picture:
     def draw(axes: Axes) -> Numbers:
         for place, (_row, seconds) in enumerate(reversed(rows)):
             axes.barh(place, seconds, color="C1", height=0.6)
-            axes.annotate(f" {seconds:,.0f} s", (seconds, place), va="center", fontsize=8)
+            axes.annotate(
+                f" {seconds:,.0f} s" if seconds >= 10 else f" {seconds:.1f} s",
+                (seconds, place),
+                va="center",
+                fontsize=8,
+            )
         axes.set_yticks(range(len(rows)), [row.name for row, _ in reversed(rows)])
         axes.set(xlabel="seconds of training per trial")
         axes.margins(x=0.12)

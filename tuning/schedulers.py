@@ -37,7 +37,7 @@ def make_scheduler(search: Search, history: History) -> TrialScheduler:
             time_attr=NUM_ENV_STEPS_SAMPLED_LIFETIME,
             metric=SCORE,
             mode="max",
-            perturbation_interval=search.rung,
+            perturbation_interval=search.interval,
             custom_explore_fn=perturbation(search),
             log_config=False,
         )
@@ -56,7 +56,7 @@ class ResumedASHA(AsyncHyperBandScheduler):
             metric=SCORE,
             mode="max",
             max_t=search.steps,
-            grace_period=search.rung,
+            grace_period=search.interval,
             reduction_factor=search.reduction,
         )
         self._history = dict(history)

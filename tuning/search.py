@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from envs.data.dataset import Split
@@ -28,7 +28,10 @@ from tuning.training import check_settings
 DEFAULT = "default"
 """The variant of the second stage that nobody searched for."""
 # Their figures would not be comparable, or they belong to the search itself.
-_FIXED = ("world", "evaluation", "resources", "steps", "seed", "device", "report_every", "checkpoint_every")
+_FIXED = (
+    *("world", "evaluation", "resources", "rollout.runners", "rollout.mode"),
+    *("steps", "seed", "device", "report_every", "checkpoint_every"),
+)
 
 
 class Range(Settings):
@@ -68,6 +71,17 @@ class Range(Settings):
 Axis = Range | tuple[Value, ...]
 
 
+def _read_axis(path: str, axis: object) -> object:
+    if isinstance(axis, Mapping):
+        try:
+            return Range.from_mapping(axis, where=path)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+    if isinstance(axis, Range | list | tuple):
+        return axis
+    raise ValueError(f"{path} takes a range, {{low: ..., high: ...}}, or a list of values, got {axis!r}")
+
+
 class Search(Experiment):
     """What is searched for, and how."""
 
@@ -79,8 +93,9 @@ class Search(Experiment):
     """asha stops poor candidates early; pbt has them copy good ones, settings perturbed; fifo: neither."""
     trials: int = Field(16, ge=2)
     """Candidates; with pbt the size of the population."""
-    rung: int = Field(5_000, ge=1)
-    """User-steps between two looks at a candidate; asha's first rung, pbt's interval."""
+    rung: int | None = Field(None, ge=1)
+    """User-steps between two looks at a candidate, asha's first rung, pbt's interval; ``None``: an eighth of
+    ``steps``."""
     reduction: float = Field(3.0, gt=1)
     """Of asha: one in so many goes on, and rungs grow by it."""
     finalists: int = Field(2, ge=1)
@@ -90,18 +105,36 @@ class Search(Experiment):
     seed: int = Field(1000, ge=0)
     """Of the search and of its candidates; the second stage has seeds 0, 1, ..."""
 
+    @property
+    def interval(self) -> int:
+        """``rung``, resolved."""
+        return self.rung or max(self.steps // 8, 1)
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _ranges(cls, space: object) -> object:
+        if not isinstance(space, Mapping):
+            raise ValueError("a space names settings, each with a range or a list of values")
+        return {str(path): _read_axis(str(path), axis) for path, axis in space.items()}
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         for path, axis in self.space.items():
-            if isinstance(axis, tuple) and len(set(axis)) < 2:
+            if isinstance(axis, tuple) and len(axis) < 2:
                 raise ValueError(f"{path} takes fewer than two values")
-            if path.partition(".")[0] in _FIXED:
+            if isinstance(axis, tuple) and len(set(axis)) < len(axis):
+                raise ValueError(f"{path} takes a value twice")
+            if any(path == fixed or path.startswith(f"{fixed}.") for fixed in _FIXED):
                 raise ValueError(f"{path} cannot be searched: candidates could not be compared")
         points = math.prod(_size(axis) for axis in self.space.values())
         if points < self.trials:
             raise ValueError(f"trials={self.trials}, but the space has {points:g} points: sweep them as a grid")
-        if self.rung > self.steps:
-            raise ValueError(f"rung={self.rung} lies behind the end, steps={self.steps}")
+        if self.interval > self.steps:
+            raise ValueError(
+                f"rung={self.rung} lies behind the end, steps={self.steps}: lower it, or leave it out"
+            )
+        if self.finalists > self.trials:
+            raise ValueError(f"finalists={self.finalists} of trials={self.trials}: there are not so many")
         if self.seed < self.seeds:
             raise ValueError(f"seed={self.seed} is one of the second stage's: it must be {self.seeds} or more")
         if self.scheduler == "pbt" and self.searcher != "random":
@@ -163,9 +196,9 @@ class SearchPlan:
         own = {
             "steps": search.steps,
             "seed": search.seed,
-            "report_every": search.rung,
-            "checkpoint_every": search.rung,
-            "evaluation.every": search.rung,
+            "report_every": search.interval,
+            "checkpoint_every": search.interval,
+            "evaluation.every": search.interval,
             "evaluation.episodes": search.validation_episodes,
         }
         fixed = [assignment(path, value) for path, value in own.items()]
@@ -183,10 +216,20 @@ class SearchPlan:
             UserError: settings that clash, or that do not fit the simulator.
         """
         base = self.base
-        ends = [self._end(0), self._end(-1)]
-        for values in ends:
-            changed = base.with_overrides([assignment(path, value) for path, value in values.items()])
-            check_settings(self.agent, self.simulator, fitted, changed)
+        if self.search.interval <= base.replay.learning_starts:
+            raise UserError(
+                f"candidates are judged after {self.search.interval:,} user-steps, before learning begins "
+                f"(replay.learning_starts={base.replay.learning_starts:,}): raise rung or steps"
+            )
+        tried = [self._end(0), self._end(-1)]
+        if self.search.searcher == "random":
+            tried += self.search.candidates()
+        for values in tried:
+            chosen = [assignment(path, value) for path, value in values.items()]
+            try:
+                check_settings(self.agent, self.simulator, fitted, base.with_overrides(chosen))
+            except UserError as error:
+                raise UserError(f"a candidate with {', '.join(chosen)} cannot train: {error}") from None
         if self.search.scheduler == "pbt":
             for path in self.search.space:
                 if not isinstance(_value_at(base, path), float):

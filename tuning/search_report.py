@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from envs.files import read_json
 from tuning.report_figures import Numbers, Picture, draw_picture
-from tuning.search import Search
+from tuning.search import Range, Search
 from tuning.search_run import SEARCH_FILE, read_search
 from tuning.trial import VALUES
 
@@ -30,8 +30,8 @@ def search_section(folder: Path) -> dict[str, Any]:
     states = [trial["state"] for trial in trials.values()]
     counts = {state: states.count(state) for state in ("finished", "stopped", "failed")}
     how = {
-        "asha": f"asha, rungs from {search.rung:,} user-steps, one in {search.reduction:g} goes on",
-        "pbt": f"pbt, a population perturbed every {search.rung:,} user-steps",
+        "asha": f"asha, rungs from {search.interval:,} user-steps, one in {search.reduction:g} goes on",
+        "pbt": f"pbt, a population perturbed every {search.interval:,} user-steps",
         "fifo": "every candidate to its end",
     }[search.scheduler]
     steps = sum(trial["user_steps"] for trial in trials.values())
@@ -41,13 +41,28 @@ def search_section(folder: Path) -> dict[str, Any]:
         f"Each was judged on {search.validation_episodes:,} episodes of validation users, seed {search.seed}."
     )
     ranked = sorted(trials, key=lambda name: _rank(trials[name]), reverse=True)
+    best = [(rank, trials[name][VALUES]) for rank, name in enumerate(found["finalists"], 1)]
+    listed = "; ".join(
+        f"found-{rank} has {', '.join(f'{path}={_short(value)}' for path, value in values.items())}"
+        for rank, values in best
+    )
     return {
         "told": told,
+        "found": f" {listed[:1].upper()}{listed[1:]}."
+        if listed
+        else " No candidate differs from the defaults.",
         "axes": [path.rpartition(".")[2] for path in search.space],
         "rows": [_row(name, trials[name], search, found["finalists"]) for name in ranked[:_SHOWN]],
         "left_out": max(len(trials) - _SHOWN, 0),
-        "pictures": [_looks(trials, found["finalists"]), *(_axis(trials, path) for path in search.space)],
+        "pictures": [
+            _looks(trials, found["finalists"]),
+            *(_along(trials, path, search) for path in search.space),
+        ],
     }
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _rank(trial: Mapping[str, Any]) -> tuple[float, float]:
@@ -58,7 +73,7 @@ def _row(name: str, trial: Mapping[str, Any], search: Search, finalists: list[st
     values = [trial[VALUES].get(path) for path in search.space]
     return {
         "name": f"{name} → found-{finalists.index(name) + 1}" if name in finalists else name,
-        "values": [f"{value:.3g}" if isinstance(value, float) else str(value) for value in values],
+        "values": [_short(value) for value in values],
         "score": "" if trial["score"] is None else f"{trial['score']:.2f}",
         "user_steps": f"{trial['user_steps']:,}",
         "state": trial["state"] if trial["problem"] is None else f"failed: {trial['problem']}",
@@ -78,7 +93,10 @@ def _looks(trials: Mapping[str, Any], finalists: list[str]) -> Picture:
                 style = {"color": _COLORS.get(trial["state"], "0.6"), "linewidth": 1.0, "alpha": 0.7}
             axes.plot(steps, scores, "o-", markersize=3, **style)
             numbers += [{"trial": name, "user_steps": step, "return": score} for step, score in trial["looks"]]
+        drawn = {"finalist", *(trial["state"] for trial in trials.values())}
         for label, color in (("finalist", "C1"), ("finished", "C0"), ("stopped", "0.6")):
+            if label not in drawn:
+                continue
             axes.plot([], [], "o-", markersize=3, color=color, label=label)
         axes.set(xlabel="user-steps", ylabel="validation return")
         axes.legend(frameon=False)
@@ -88,8 +106,8 @@ def _looks(trials: Mapping[str, Any], finalists: list[str]) -> Picture:
     return draw_picture(draw, 4.0, "search", "Candidates on the way", caption)
 
 
-def _axis(trials: Mapping[str, Any], path: str) -> Picture:
-    label = path.rpartition(".")[2]
+def _along(trials: Mapping[str, Any], path: str, search: Search) -> Picture:
+    label, axis = path.rpartition(".")[2], search.space[path]
 
     def draw(axes: Axes) -> Numbers:
         numbers: Numbers = []
@@ -100,9 +118,9 @@ def _axis(trials: Mapping[str, Any], path: str) -> Picture:
         for state, color in _COLORS.items():
             of_state = [entry for entry in numbers if entry["state"] == state]
             x, y = [entry[label] for entry in of_state], [entry["return"] for entry in of_state]
-            axes.scatter(x, y, color=color, s=28, label=state)
-        values = [entry[label] for entry in numbers if isinstance(entry[label], int | float)]
-        if values and min(values) > 0 and max(values) / min(values) >= 20:
+            if of_state:
+                axes.scatter(x, y, color=color, s=28, label=state)
+        if isinstance(axis, Range) and axis.log:
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -1,13 +1,12 @@
 """Running a search on Tune: candidates, then a study of the best; killed at any moment it goes on.
 
 SEARCH/run.json              the plan
-SEARCH/candidates/trial-00/  one candidate: its settings, results and newest checkpoint
+SEARCH/candidates/trial-000/  one candidate: its settings, results and newest checkpoint
 SEARCH/search.json           every candidate with its score; there once the first stage is done
 SEARCH/finals/               the second stage, a study
 """
 
 import json
-import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from envs.files import read_json, write_json
 from envs.progress import Progress
 from envs.world_folder import FittedWorld
 from rl_rec.json_values import json_value
+from rl_rec.metrics import EVALUATION
 from rl_rec.provenance import RUN_FILE, describe_run, write_run
 from rl_rec.run_folder import read_results
 from tuning import study as studies
@@ -167,64 +167,74 @@ def _best(plan: SearchPlan, tried: Mapping[str, Mapping[str, Any]]) -> list[str]
 def _try_candidates(
     plan: SearchPlan, out: Path, parallel: int, progress: Progress, trackers: Sequence[Callback]
 ) -> dict[str, dict[str, Any]]:
+    """The first stage, or what is left of it: those that are known already, then what the searcher proposes."""
     search, folder = plan.search, out / CANDIDATES
     begun = _begun(folder)
+    known = dict(begun)
     if search.searcher == "random":
-        wanted = {f"trial-{index:02d}": values for index, values in enumerate(search.candidates())}
-        wanted |= {name: begun[name] for name in begun if name in wanted}  # pbt may have changed them
-    else:
-        wanted = dict(begun)
-    left = {name: values for name, values in wanted.items() if _state(folder / name, search) is None}
-    history = {name: _looks(folder / name) for name in begun}
+        drawn = {f"trial-{index:03d}": values for index, values in enumerate(search.candidates())}
+        known = {**drawn, **begun}  # pbt may have changed their values
+    left = {name: values for name, values in known.items() if _state(folder / name, search) is None}
+    looks = {name: _looks(folder / name) for name in begun}
     behind = {name: user_steps(folder / name) for name in begun}
-    for name in left:
-        prepare(folder / name)
-    origin = read_json(out / RUN_FILE, "a search")
-    trial = trial_config(search.name, plan.agent, plan.base, plan.simulator, origin)
     total = TotalProgress(progress, search.steps, search.trials, behind)
     watching = [_Endings(search.steps), total, *trackers]
-    pbt = search.scheduler == "pbt"
+    origin = read_json(out / RUN_FILE, "a search")
+    trial = trial_config(search.name, plan.agent, plan.base, plan.simulator, origin)
     failed: dict[str, str] = {}
     if left:
+        for name in left:
+            prepare(folder / name)
         listed = [{"name": name, VALUES: values} for name, values in left.items()]
+        pbt = search.scheduler == "pbt"
         failed |= run_trials(
             {"trial": trial, CANDIDATE: tune.grid_search(listed)},
             plan.base,
             folder,
             None if pbt else parallel,
             watching,
-            make_scheduler(search, history),
+            make_scheduler(search, looks),
             keep=_PBT_CHECKPOINTS if pbt else 1,
         )
         _stop_if_interrupted(folder, left, search, failed)
-    if len(wanted) < search.trials:
-        history = {name: _looks(folder / name) for name in wanted}
-        scored = [
-            (values, history[name][-1][1])
-            for name, values in wanted.items()
-            if name not in failed and history[name]
-        ]
-        for trace in set(folder.glob("trial-*")) - {folder / name for name in wanted}:
-            shutil.rmtree(trace)  # begun, and killed before its first look
-        first = max((int(name.partition("-")[2]) + 1 for name in wanted), default=0)
-        failed |= run_trials(
-            {"trial": trial},
-            plan.base,
-            folder,
-            parallel,
-            watching,
-            make_scheduler(search, history),
-            _optuna(search, first, scored),
-            search.trials - len(wanted),
-        )
-        wanted = {**wanted, **{name: values for name, values in _begun(folder).items() if name not in wanted}}
-        _stop_if_interrupted(folder, wanted, search, failed)
-        if len(wanted) + len(failed.keys() - wanted.keys()) < search.trials:
-            raise KeyboardInterrupt
-    for name in left:
-        if name not in failed:
+        for name in left.keys() - failed.keys():
             tidy(folder / name)
-    return {name: _describe(folder / name, search, failed.get(name)) for name in sorted({*wanted, *failed})}
+    if len(known) < search.trials:
+        failed |= _propose(plan, folder, parallel, watching, trial, known, failed)
+        known |= {name: _given(folder / name) for name in _folders(folder) if name not in known}
+        if len(known) < search.trials:
+            raise KeyboardInterrupt
+        _stop_if_interrupted(folder, known, search, failed)
+    return {name: _describe(folder / name, search, failed.get(name)) for name in sorted(known)}
+
+
+def _propose(
+    plan: SearchPlan,
+    folder: Path,
+    parallel: int,
+    watching: Sequence[Callback],
+    trial: Mapping[str, Any],
+    known: Mapping[str, Mapping[str, Value]],
+    failed: Mapping[str, str],
+) -> dict[str, str]:
+    """Let Optuna propose the candidates that are missing; returns by candidate why it failed."""
+    search = plan.search
+    for trace in _folders(folder):
+        if trace not in known:
+            shutil.rmtree(folder / trace)  # begun, and killed before its first look
+    looks = {name: _looks(folder / name) for name in known}
+    scored = [(known[name], seen[-1][1]) for name, seen in looks.items() if seen and name not in failed]
+    first = max((int(name.partition("-")[2]) + 1 for name in known), default=0)
+    return run_trials(
+        {"trial": trial},
+        plan.base,
+        folder,
+        parallel,
+        watching,
+        make_scheduler(search, looks),
+        _optuna(search, first, scored),
+        search.trials - len(known),
+    )
 
 
 def _stop_if_interrupted(
@@ -235,9 +245,13 @@ def _stop_if_interrupted(
         raise KeyboardInterrupt
 
 
+def _folders(folder: Path) -> list[str]:
+    return sorted(trial.name for trial in folder.glob("trial-*") if trial.is_dir())
+
+
 def _begun(folder: Path) -> dict[str, dict[str, Value]]:
     """By candidate that has a checkpoint, its values as they are now."""
-    found = {trial.name: last_values(trial) for trial in sorted(folder.glob("trial-*")) if trial.is_dir()}
+    found = {name: last_values(folder / name) for name in _folders(folder)}
     return {name: values for name, values in found.items() if values is not None}
 
 
@@ -248,9 +262,12 @@ def _state(trial: Path, search: Search) -> str | None:
 
 
 def _looks(trial: Path) -> list[tuple[int, float]]:
-    results = read_results(trial)
-    looks = [(int(r[NUM_ENV_STEPS_SAMPLED_LIFETIME]), r.get(SCORE)) for r in results]
-    return [(steps, score) for steps, score in looks if score is not None and math.isfinite(score)]
+    """User-steps and score of every evaluation; reports between two of them repeat the last."""
+    return [
+        (int(result[NUM_ENV_STEPS_SAMPLED_LIFETIME]), float(result[EVALUATION]["return_mean"]))
+        for result in read_results(trial)
+        if EVALUATION in result
+    ]
 
 
 def _given(trial: Path) -> dict[str, Any]:
@@ -262,15 +279,15 @@ def _given(trial: Path) -> dict[str, Any]:
 
 
 def _describe(trial: Path, search: Search, problem: str | None) -> dict[str, Any]:
-    results = read_results(trial)
+    results, looks = read_results(trial), _looks(trial)
     last = results[-1] if results else {}
     return {
         VALUES: last.get(VALUES) or _given(trial),
-        "score": last.get(SCORE),
+        "score": looks[-1][1] if looks else None,
         "user_steps": int(last.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)),
         "state": "failed" if problem else _state(trial, search),
         "problem": problem,
-        "looks": _looks(trial),
+        "looks": looks,
     }
 
 
@@ -313,7 +330,7 @@ def _optuna(search: Search, begun: int, scored: Sequence[tuple[Mapping[str, Valu
             values = super().suggest(trial_id)
             if values is None:
                 return None
-            name, self._next = f"trial-{self._next:02d}", self._next + 1
+            name, self._next = f"trial-{self._next:03d}", self._next + 1
             return {CANDIDATE: {"name": name, VALUES: values}}
 
     return Named(

@@ -76,6 +76,8 @@ class Sweep(Experiment):
                 raise ValueError(f"{path} takes no values")
             if len(set(values)) < len(values):
                 raise ValueError(f"{path} takes a value twice")
+            if path.startswith("world."):
+                raise ValueError(f"{path} makes another world: compare worlds with rl-rec study --world")
         return grid
 
     @model_validator(mode="after")

@@ -1,10 +1,12 @@
 """Finding a sweep or a search: by name among those that come along, or in a file of one's own."""
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from envs.errors import UserError
 from tuning.search import Search
@@ -30,9 +32,20 @@ def find_sweep(name: str) -> Sweep | Search:
     raise UserError(f"{name!r} is no sweep: give a .yaml or .py file, or one of {', '.join(SWEEPS)}")
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """YAML lets a later key silently replace an earlier one of the same name."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"{key!r} stands there twice (line {node.start_mark.line + 1} on)")
+        return super().construct_mapping(node, deep)
+
+
 def _from_yaml(path: Path) -> Sweep | Search:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -54,6 +67,10 @@ def _from_python(path: Path) -> Sweep | Search:
         spec.loader.exec_module(module)
     except UserError:
         raise
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        field = ".".join(map(str, problem["loc"]))
+        raise UserError(f"{path}: {error.title}({field}=...): {problem['msg']}") from None
     except Exception as error:
         raise UserError(f"{path} cannot be run: {type(error).__name__}: {error}") from None
     sweep = getattr(module, "SWEEP", None)

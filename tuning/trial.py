@@ -83,7 +83,8 @@ class StudyTrial(Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Save the algorithm, and how far it is."""
-        progress = {"user_steps": self._algorithm.collected, VALUES: self._values}
+        score = self._score if math.isfinite(self._score) else None
+        progress = {"user_steps": self._algorithm.collected, VALUES: self._values, SCORE: score}
         write_json(Path(checkpoint_dir) / _PROGRESS, progress)
         self._algorithm.save_checkpoint(checkpoint_dir)  # seals what is there
 
@@ -94,6 +95,8 @@ class StudyTrial(Trainable):
             UserError: it is damaged.
         """
         self._algorithm.load_checkpoint(checkpoint)
+        score = read_json(Path(checkpoint) / _PROGRESS, "a trial's checkpoint").get(SCORE)
+        self._score = math.nan if score is None else score
 
     def cleanup(self) -> None:
         """Stop the algorithm's actors."""
@@ -101,8 +104,8 @@ class StudyTrial(Trainable):
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
-        """What the algorithm asks for."""
-        rllib_config = _rllib_config(config)
+        """What the algorithm asks for, whatever the candidate: values that clash fail in their own trial."""
+        rllib_config = _rllib_config({"trial": config["trial"]})
         assert rllib_config.algo_class is not None
         asked = rllib_config.algo_class.default_resource_request(rllib_config.to_dict())
         assert isinstance(asked, PlacementGroupFactory)

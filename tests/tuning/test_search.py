@@ -65,8 +65,14 @@ def test_a_range_of_whole_numbers():
         ({"space": {LR: [0.1]}}, "fewer than two values"),
         ({"space": {"world.max_steps": [5, 10]}}, r"world\.max_steps cannot be searched"),
         ({"space": {"steps": [5, 10]}}, "steps cannot be searched"),
+        ({"space": {"rollout.runners": [0, 1]}}, "runners cannot be searched"),
         ({"trials": 3}, "trials=3, but the space has 2 points: sweep them as a grid"),
-        ({"rung": 50_000}, "rung=50000 lies behind the end, steps=40000"),
+        ({"rung": 50_000}, "rung=50000 lies behind the end, steps=40000: lower it"),
+        ({"space": {LR: [0.1, 0.1, 0.2]}}, "agent.actor_lr takes a value twice"),
+        ({"space": {LR: {"low": 1, "high": 2, "hihg": 3}}}, "did you mean 'agent.actor_lr.high'"),
+        ({"space": {LR: 0.5}}, r"takes a range, \{low: ..., high: ...\}, or a list of values, got 0.5"),
+        ({"space": LR}, "a space names settings"),
+        ({"finalists": 3}, "finalists=3 of trials=2"),
         ({"seed": 3}, "one of the second stage's"),
         ({"scheduler": "pbt", "searcher": "optuna"}, "searcher must be random"),
         ({"scheduler": "ashs"}, "asha"),
@@ -86,12 +92,17 @@ def test_a_search_that_makes_no_sense_is_refused(fields, problem):
         ({LR: Range(low=-1, high=1)}, {}, "actor_lr"),
         ({"agent.encoder.dim": (8, 16)}, {"scheduler": "pbt"}, r"pbt cannot vary agent\.encoder\.dim"),
         ({"rollout.users": (10, 10_000)}, {}, "transitions at once"),
+        ({LR: (0.1, 0.2)}, {"rung": 50}, "judged after 50 user-steps, before learning begins"),
+        (  # neither end clashes
+            {"agent.critic_action": ("effect", "hyper"), "agent.policy_action": ("soft_effect", "hyper")},
+            {"trials": 4},
+            r"a candidate with agent\.critic_action=hyper, agent\.policy_action=soft_effect cannot train",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_before_training(simulator, small_run, space, fields, problem):
-    made = Search(
-        name="x", question="?", space=space, trials=2, steps=200, rung=100, set=tuple(small_run), **fields
-    )
+    fields = {"trials": 2, "steps": 200, "rung": 100, **fields}
+    made = Search(name="x", question="?", space=space, set=tuple(small_run), **fields)
     with pytest.raises(UserError, match=problem):
         made.plan(simulator).check(world_folder.load(simulator))
 
@@ -104,7 +115,7 @@ def test_what_varies_cannot_be_set_for_all():
 def test_candidates_are_judged_on_validation_users_and_the_best_on_others():
     plan = RATES.plan(Path("sim"), assignments=["evaluation.every=0", "agent.tau=0.5"], steps=20_000)
     base = plan.base
-    assert (base.steps, base.seed, base.evaluation.every, base.report_every) == (20_000, 1000, 5000, 5000)
+    assert (base.steps, base.seed, base.evaluation.every, base.report_every) == (20_000, 1000, 2500, 2500)
     finals = plan.finals([{LR: 0.01, "agent.gamma": 0.5}])
     assert list(finals.variants) == ["default", "found-1"] and finals.split is Split.TEST
     found, default = (finals.variants[name].settings for name in ("found-1", "default"))
@@ -195,7 +206,7 @@ def test_optuna_learns_from_what_it_is_told():
     told = [({LR: value}, -abs(value - 0.2)) for value in np.linspace(0, 1, 31)]
     searcher = _optuna(made, 31, told)
     drawn = [searcher.suggest(f"id {index}")["candidate"] for index in range(20)]
-    assert [d["name"] for d in drawn[:2]] == ["trial-31", "trial-32"]
+    assert [d["name"] for d in drawn[:2]] == ["trial-031", "trial-032"]
     assert np.median([abs(d["values"][LR] - 0.2) for d in drawn]) < 0.15  # drawn evenly it would be 0.3
 
 
@@ -204,6 +215,7 @@ def test_files_and_the_one_that_comes_along(tmp_path, simulator):
     path.write_text("name: m\nquestion: q\nspace: {agent.gamma: [0.1, 0.2], agent.tau: {low: 0.1, high: 0.2}}")
     made = find_sweep(str(path))
     assert isinstance(made, Search) and made.space["agent.tau"] == Range(low=0.1, high=0.2)
+    assert made.interval == 5_000 and made.model_copy(update={"steps": 800}).interval == 100
     rates = find_sweep("learning-rates")
     assert isinstance(rates, Search) and rates.scheduler == "asha"
     rates.plan(simulator, assignments=["world.history_length=4"]).check(world_folder.load(simulator))
@@ -243,7 +255,7 @@ def test_a_search_finds_confirms_and_reports(ray_session, small, simulator, tmp_
     assert main(command) == 0
     said = json.loads(capsys.readouterr().out)
     trials = said["search"]["trials"]
-    assert list(trials) == [f"trial-0{index}" for index in range(4)]
+    assert list(trials) == [f"trial-00{index}" for index in range(4)]
     if searcher == "random":
         drawn = find_sweep(str(path)).candidates()
         assert [trial["values"] for trial in trials.values()] == drawn
@@ -255,7 +267,7 @@ def test_a_search_finds_confirms_and_reports(ray_session, small, simulator, tmp_
         # Each trial's folder says what it was, and serves its policy.
         run = RunFolder(out / "candidates" / name)
         assert run.settings.agent.actor_lr == trial["values"][LR] and run.settings.seed == 50
-        assert run.fingerprint and len(run.results()) == trial["user_steps"] // 100
+        assert run.fingerprint and len(run.results()) == -(-trial["user_steps"] // 100)
         last = run.results()[-1]
         assert last[SCORE] == trial["score"] == last["evaluation"]["return_mean"]
         assert any((out / "candidates" / name).glob("events.out.tfevents.*"))  # TensorBoard
@@ -269,6 +281,8 @@ def test_a_search_finds_confirms_and_reports(ray_session, small, simulator, tmp_
     assert json.loads(capsys.readouterr().out)["episodes"] == 8
     assert main(["train", "--resume", str(out / "candidates" / ranked[0])]) == 2
     assert "is a trial of a study" in capsys.readouterr().err
+    assert main(["evaluate", "--run", str(out)]) == 2
+    assert f"holds many trials: name one, as in {out / 'candidates' / 'trial-000'}" in capsys.readouterr().err
 
     # Done is done; another search in its place is refused, a foreign folder left alone.
     before = (out / "search.json").stat().st_mtime_ns
@@ -282,7 +296,8 @@ def test_a_search_finds_confirms_and_reports(ray_session, small, simulator, tmp_
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_population_copies_and_perturbs(ray_session, small, simulator, tmp_path):
-    fields = {**small, "scheduler": "pbt", "steps": 1000, "space": {LR: small["space"][LR]}, "finalists": 1}
+    # The end is no multiple of the interval: it is looked at all the same.
+    fields = {**small, "scheduler": "pbt", "steps": 1050, "space": {LR: small["space"][LR]}, "finalists": 1}
     out = tmp_path / "out"
     result = search(Search.from_mapping(fields).plan(simulator), out)
     drawn = {values[LR] for values in Search.from_mapping(fields).candidates()}
@@ -293,7 +308,8 @@ def test_a_population_copies_and_perturbs(ray_session, small, simulator, tmp_pat
     assert perturbed and all(1e-5 <= rate <= 1e-1 for rate in perturbed)
     for name, trial in trials.items():
         last = read_results(out / "candidates" / name)[-1]
-        assert last[NUM_ENV_STEPS_SAMPLED_LIFETIME] == 1000 and trial["values"][LR] == last["values"][LR]
+        assert last[NUM_ENV_STEPS_SAMPLED_LIFETIME] == 1050 and trial["values"][LR] == last["values"][LR]
+        assert trial["score"] == last["evaluation"]["return_mean"] and trial["looks"][-1][0] == 1050
     write_report(out, tmp_path / "report")
 
 
@@ -306,7 +322,7 @@ def test_killed_it_keeps_what_is_done(ray_session, small, simulator, tmp_path, c
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     started = [sys.executable, "-m", "rl_rec.cli.main", *command, str(out)]
     process = subprocess.Popen(started, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    second, end = out / "candidates" / "trial-01", time.monotonic() + 240
+    second, end = out / "candidates" / "trial-001", time.monotonic() + 240
     while not (read_results(second) and user_steps(second)):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.02)
@@ -317,15 +333,27 @@ def test_killed_it_keeps_what_is_done(ray_session, small, simulator, tmp_path, c
         assert time.monotonic() < end
         time.sleep(0.1)
     assert 0 < user_steps(second) < 1500
-    kept = (out / "candidates" / "trial-00" / "result.json").stat().st_mtime_ns
+    kept = (out / "candidates" / "trial-000" / "result.json").stat().st_mtime_ns
 
     assert main([*command, str(out), "--if-exists", "resume"]) == 0
-    assert (out / "candidates" / "trial-00" / "result.json").stat().st_mtime_ns == kept
+    assert (out / "candidates" / "trial-000" / "result.json").stat().st_mtime_ns == kept
     assert main([*command, str(straight)]) == 0
     assert (out / "search.json").read_bytes() == (straight / "search.json").read_bytes()
     assert (out / "finals" / "results.csv").read_bytes() == (straight / "finals" / "results.csv").read_bytes()
     assert 0 < read_results(second)[-1]["iterations_since_restore"] < 15  # it did go on
     assert read_search(out)[0].describe() == read_search(straight)[0].describe()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_what_optuna_proposes_may_clash(ray_session, small, simulator, tmp_path):
+    space = {"agent.critic_action": ("effect", "hyper"), "agent.policy_action": ("soft_effect", "hyper")}
+    fields = {**small, "space": space, "searcher": "optuna", "trials": 4, "steps": 100, "finalists": 1}
+    trials = search(Search.from_mapping(fields).plan(simulator), tmp_path / "out")["search"]["trials"]
+    clash = {"agent.critic_action": "hyper", "agent.policy_action": "soft_effect"}
+    assert len(trials) == 4
+    for trial in trials.values():
+        assert (trial["state"] == "failed") == (trial["values"] == clash)
 
 
 @pytest.mark.ray
