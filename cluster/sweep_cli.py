@@ -116,6 +116,7 @@ def _run(
     from tuning.search import SearchPlan
     from tuning.study_plan import read_plan
     from tuning.trackers import make_trackers
+    from tuning.training import only_one, untouched
 
     starts = plan.base.replay.learning_starts
     if plan.base.steps <= starts:
@@ -124,7 +125,8 @@ def _run(
         )
         console.print(f"[yellow]{told}[/yellow]", soft_wrap=True)
     trackers, resumed = make_trackers(track, out.name), False
-    if out.exists() and if_exists != "fail":
+    there = not untouched(out)
+    if there and if_exists != "fail":
         # Nothing but a study or a search is deleted or gone on with.
         before = search_run.read_search(out)[0] if search_run.is_search(out) else read_plan(out)[0]
         plan.check(world_folder.load(plan.simulator.resolve()))
@@ -134,8 +136,9 @@ def _run(
                 f"{out} holds another sweep or other settings: name another folder, or give --if-exists restart"
             )
         if not resumed:
-            shutil.rmtree(out)
-    elif out.exists():
+            with only_one(out):  # nobody is training it
+                shutil.rmtree(out)
+    elif there:
         raise UserError(f"{out} exists already: name another folder, or give --if-exists resume or restart")
     elif isinstance(plan, SearchPlan):
         search_run.check(plan, out)

@@ -38,7 +38,7 @@ class RunFolder:
         """
         self.path = Path(path)
         described = read_json(self.path / RUN_FILE, "a run (make one with: rl-rec train)")
-        if isinstance(described.get("config"), dict) and {"variants", "search"} & described["config"].keys():
+        if _is_study(described):
             trials = sorted(str(found.parent) for found in self.path.rglob(f"*/{RUN_FILE}"))
             one = next((trial for trial in trials if list(Path(trial).glob("checkpoint_*"))), "")
             raise UserError(f"{self.path} holds many trials: name one{f', as in {one}' if one else ''}")
@@ -103,6 +103,11 @@ class RunFolder:
         """
         policy: Policy = self.agent.load_policy(self.weights(), world, rules, self.settings.agent)
         return policy
+
+
+def _is_study(described: Any) -> bool:
+    config = described.get("config") if isinstance(described, dict) else None
+    return isinstance(config, dict) and not {"variants", "search"}.isdisjoint(config)
 
 
 def read_results(trial: Path) -> list[dict[str, Any]]:

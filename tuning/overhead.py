@@ -52,7 +52,7 @@ def measure_overhead(
 
 def _loop(agent: Agent, simulator: Path, settings: TrainSettings[Any], folder: Path) -> float:
     algorithm = agent.rllib_config().recommender(str(simulator), settings).build_algo()
-    every = max(settings.checkpoint_every // settings.report_every, 1)
+    every = -(-settings.checkpoint_every // settings.report_every)
     began = time.perf_counter()
     while algorithm.collected < settings.steps:
         algorithm.train()

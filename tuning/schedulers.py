@@ -87,7 +87,8 @@ def perturbation(search: Search) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Population-based training's exploration (Jaderberg et al., 2017, arXiv 1711.09846), inside the ranges.
 
     A value is drawn anew with probability 0.25; otherwise a number is multiplied by 0.8 or 1.25 and a listed
-    value gives way to a neighbour. Tune's own leaves the ranges.
+    value gives way to a neighbour. Tune's own leaves the ranges. Which donor a member copies depends on Tune
+    and on who is ahead when: two populations of the same seed differ.
     """
     generator = np.random.default_rng([search.seed, 1])
 

@@ -27,6 +27,7 @@ from tuning.training import check_settings
 
 DEFAULT = "default"
 """The variant of the second stage that nobody searched for."""
+_DRAWS = 100
 # Their figures would not be comparable, or they belong to the search itself.
 _FIXED = (
     *("world", "evaluation", "resources", "rollout.runners", "rollout.mode"),
@@ -63,6 +64,8 @@ class Range(Settings):
 
     def draw(self, generator: np.random.Generator) -> float | int:
         """A value."""
+        if self.integer and not self.log:
+            return int(generator.integers(int(self.low), int(self.high), endpoint=True))
         low, high = (math.log(end) if self.log else end for end in (self.low, self.high))
         value = float(generator.uniform(low, high))
         return self.clip(math.exp(value) if self.log else value)
@@ -145,11 +148,13 @@ class Search(Experiment):
         """What the random searcher tries, none twice: the same for the same seed."""
         generator = np.random.default_rng(self.seed)
         drawn: list[dict[str, Value]] = []
-        while len(drawn) < self.trials:
+        for _ in range(_DRAWS * self.trials):
             values = {path: draw(axis, generator) for path, axis in self.space.items()}
             if values not in drawn:
                 drawn.append(values)
-        return drawn
+            if len(drawn) == self.trials:
+                return drawn
+        raise UserError(f"the space of {self.name} hardly has {self.trials} points: widen it, or lower trials")
 
     def plan(
         self, simulator: Path, split: Split = Split.TEST, assignments: Sequence[str] = (), **fields: Any
@@ -161,6 +166,9 @@ class Search(Experiment):
         """
         search = type(self).from_mapping({**self.model_dump(), **fields}, where=f"search {self.name}")
         self._refuse_varied(search.space, assignments)
+        for path in (text.partition("=")[0].strip() for text in (*search.set, *assignments)):
+            if path in ("steps", "seed"):
+                raise UserError(f"{path} belongs to the search {self.name} itself, not to its settings")
         return SearchPlan(Path(simulator), search, split, tuple(assignments))
 
 
@@ -232,8 +240,9 @@ class SearchPlan:
                 raise UserError(f"a candidate with {', '.join(chosen)} cannot train: {error}") from None
         if self.search.scheduler == "pbt":
             for path in self.search.space:
-                if not isinstance(_value_at(base, path), float):
-                    raise UserError(f"pbt cannot vary {path} in a trained agent: only numbers with a fraction")
+                # The replay ratio holds over a whole run: a change on the way would owe or stop updates.
+                if not isinstance(_value_at(base, path), float) or path == "replay.ratio":
+                    raise UserError(f"pbt cannot vary {path} in an agent that has begun to learn")
         if self.search.searcher == "optuna":
             try:
                 import optuna  # noqa: F401

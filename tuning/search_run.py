@@ -15,8 +15,6 @@ from typing import Any
 from ray import tune
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.tune import Callback
-from ray.tune.result import EXPR_PARAM_FILE
-from ray.tune.search import Searcher
 
 from envs import world_folder
 from envs.data.dataset import Split
@@ -80,7 +78,7 @@ def search(
     """
     fitted, out = check(plan, out), out.resolve()
     try:
-        out.mkdir(parents=True)
+        out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make {out}: {error.strerror}") from None
     with only_one(out):
@@ -156,7 +154,7 @@ def _go_on(
 
 def _best(plan: SearchPlan, tried: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The best of those that trained to the end, best first; the defaults are in the second stage anyway."""
-    whole = [name for name, trial in tried.items() if trial["state"] == "finished"]
+    whole = [name for name, trial in tried.items() if trial["state"] == "finished" and trial["looks"]]
     if not whole:
         problems = {trial["problem"] for trial in tried.values() if trial["problem"]}
         raise UserError(f"every candidate failed: {'; '.join(sorted(problems))}")
@@ -200,12 +198,13 @@ def _try_candidates(
         for name in left.keys() - failed.keys():
             tidy(folder / name)
     if len(known) < search.trials:
-        failed |= _propose(plan, folder, parallel, watching, trial, known, failed)
-        known |= {name: _given(folder / name) for name in _folders(folder) if name not in known}
+        failed_now, proposed = _propose(plan, folder, parallel, watching, trial, known, failed)
+        failed |= failed_now
+        known |= proposed
         if len(known) < search.trials:
             raise KeyboardInterrupt
         _stop_if_interrupted(folder, known, search, failed)
-    return {name: _describe(folder / name, search, failed.get(name)) for name in sorted(known)}
+    return {name: _describe(folder / name, known[name], search, failed.get(name)) for name in sorted(known)}
 
 
 def _propose(
@@ -216,8 +215,8 @@ def _propose(
     trial: Mapping[str, Any],
     known: Mapping[str, Mapping[str, Value]],
     failed: Mapping[str, str],
-) -> dict[str, str]:
-    """Let Optuna propose the candidates that are missing; returns by candidate why it failed."""
+) -> tuple[dict[str, str], dict[str, dict[str, Value]]]:
+    """Let Optuna propose the candidates that are missing; returns why some failed, and everyone's values."""
     search = plan.search
     for trace in _folders(folder):
         if trace not in known:
@@ -225,16 +224,18 @@ def _propose(
     looks = {name: _looks(folder / name) for name in known}
     scored = [(known[name], seen[-1][1]) for name, seen in looks.items() if seen and name not in failed]
     first = max((int(name.partition("-")[2]) + 1 for name in known), default=0)
-    return run_trials(
+    searcher = _optuna(search, first, scored)
+    failed_now = run_trials(
         {"trial": trial},
         plan.base,
         folder,
         parallel,
         watching,
         make_scheduler(search, looks),
-        _optuna(search, first, scored),
+        searcher,
         search.trials - len(known),
     )
+    return failed_now, searcher.proposed
 
 
 def _stop_if_interrupted(
@@ -270,19 +271,11 @@ def _looks(trial: Path) -> list[tuple[int, float]]:
     ]
 
 
-def _given(trial: Path) -> dict[str, Any]:
-    """The values that Tune started a candidate with; it may have failed before it reported any."""
-    try:
-        return dict(read_json(trial / EXPR_PARAM_FILE, "a candidate")[CANDIDATE][VALUES])
-    except (UserError, KeyError, TypeError):
-        return {}
-
-
-def _describe(trial: Path, search: Search, problem: str | None) -> dict[str, Any]:
+def _describe(trial: Path, values: Mapping[str, Value], search: Search, problem: str | None) -> dict[str, Any]:
     results, looks = read_results(trial), _looks(trial)
     last = results[-1] if results else {}
     return {
-        VALUES: last.get(VALUES) or _given(trial),
+        VALUES: last.get(VALUES) or dict(values),  # pbt may have changed them
         "score": looks[-1][1] if looks else None,
         "user_steps": int(last.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)),
         "state": "failed" if problem else _state(trial, search),
@@ -305,7 +298,7 @@ class _Endings(Callback):
             (folder / _STOPPED).write_text(json.dumps({"user_steps": int(done)}) + "\n")
 
 
-def _optuna(search: Search, begun: int, scored: Sequence[tuple[Mapping[str, Value], float]]) -> Searcher:
+def _optuna(search: Search, begun: int, scored: Sequence[tuple[Mapping[str, Value], float]]) -> Any:
     """Optuna's searcher, told of earlier candidates; its own are numbered from ``begun`` on."""
     import optuna
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -324,13 +317,16 @@ def _optuna(search: Search, begun: int, scored: Sequence[tuple[Mapping[str, Valu
     class Named(OptunaSearch):
         """Gives candidates names in their order."""
 
-        _next = begun
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.proposed: dict[str, dict[str, Value]] = {}
 
         def suggest(self, trial_id: str) -> dict[str, Any] | None:
             values = super().suggest(trial_id)
             if values is None:
                 return None
-            name, self._next = f"trial-{self._next:03d}", self._next + 1
+            name = f"trial-{begun + len(self.proposed):03d}"
+            self.proposed[name] = values
             return {CANDIDATE: {"name": name, VALUES: values}}
 
     return Named(

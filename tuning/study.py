@@ -83,7 +83,7 @@ def study(
     """
     fitted, out = check(plan, out), out.resolve()
     try:
-        out.mkdir(parents=True)
+        out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make {out}: {error.strerror}") from None
     with only_one(out):

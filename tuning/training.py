@@ -33,6 +33,8 @@ from rl_rec.provenance import describe_run, write_run
 from rl_rec.run_folder import TRIAL, RunFolder
 from rl_rec.train_settings import TrainSettings
 
+_LOCK = ".lock"
+
 
 class TrainingFailedError(UserError):
     """A trial ended with an error; the message is its last line."""
@@ -66,11 +68,16 @@ def check_new(out: Path, resume: str) -> None:
     Raises:
         UserError: it exists, or its parent cannot be written.
     """
-    if out.exists():
+    if not untouched(out):
         raise UserError(f"{out} exists already; name another folder, or go on with: {resume} --resume {out}")
     parent = next(folder for folder in out.parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise UserError(f"cannot write to {parent}: choose another --out")
+
+
+def untouched(out: Path) -> bool:
+    """Whether nothing is there, or no more than a run leaves that was killed before it said what it is."""
+    return not out.exists() or (out.is_dir() and {entry.name for entry in out.iterdir()} <= {_LOCK})
 
 
 def check_settings(agent: Agent, simulator: Path, fitted: FittedWorld, settings: TrainSettings[Any]) -> None:
@@ -105,7 +112,7 @@ def train(
     """
     described, out = check(agent, simulator, settings, out), out.resolve()
     try:
-        out.mkdir(parents=True)
+        out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make {out}: {error.strerror}") from None
     with only_one(out):
@@ -160,7 +167,7 @@ def resume(out: Path, progress: Progress = silent) -> RunFolder:
 @contextmanager
 def only_one(out: Path) -> Iterator[None]:
     """Hold the run folder ``out``: two processes would write into each other's checkpoints."""
-    with (out / ".lock").open("w") as lock:
+    with (out / _LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -193,10 +193,14 @@ def tidy(trial: Path) -> None:
 
 
 def _newest_whole(trial: Path) -> Path | None:
+    """The whole checkpoint with most user-steps behind it: names start anew with every restart."""
+    newest, most = None, -1
     for folder in [*checkpoints(trial), trial / _START]:
         try:
             verify(folder)
-        except UserError:
+            behind = int(read_json(folder / _PROGRESS, "a trial's checkpoint")["user_steps"])
+        except (UserError, KeyError):
             continue
-        return folder
-    return None
+        if behind > most:
+            newest, most = folder, behind
+    return newest

@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 
 from rl_rec.cli.main import main
+from rl_rec.provenance import describe_run, write_run
 from rl_rec.run_folder import read_results
 from tuning.study_plan import read_plan
+from tuning.sweep_files import find_sweep
 from tuning.sweeps import SWEEPS
+from tuning.training import only_one, untouched
 from tuning.trial import user_steps
 
 STEPS = 600
@@ -53,7 +56,7 @@ def test_a_dry_run_shows_every_trial_and_writes_nothing(mine, simulator, tmp_pat
         "gpus": 0,
     }
     assert main(command) == 0
-    assert "8 trials, 4,800 user-steps in all, 2 at once" in capsys.readouterr().out
+    assert "8 trials, 4,800 user-steps at most, 2 at once" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
 
 
@@ -85,6 +88,26 @@ def test_a_folder_that_exists_is_left_alone(mine, simulator, tmp_path, capsys):
         assert main([*command, "--if-exists", choice]) == 2
         assert "a study" in capsys.readouterr().err
     assert (out / "letter.txt").read_text() == "dear"
+
+
+def test_what_somebody_trains_is_not_restarted(mine, simulator, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    plan = find_sweep(str(mine)).plan(simulator)
+    write_run(out, describe_run(plan.describe(), 0, None))
+    command = ["sweep", str(mine), "--simulator", str(simulator), "--out", str(out), "--if-exists", "restart"]
+    with only_one(out):
+        assert main(command) == 2
+    assert "another process is training" in capsys.readouterr().err and (out / "run.json").exists()
+
+
+def test_what_was_killed_before_it_began_is_no_obstacle(tmp_path):
+    (tmp_path / "out").mkdir()
+    assert untouched(tmp_path / "out")
+    (tmp_path / "out" / ".lock").touch()
+    assert untouched(tmp_path / "out") and untouched(tmp_path / "nothing")
+    (tmp_path / "out" / "letter.txt").touch()
+    assert not untouched(tmp_path / "out")
 
 
 @pytest.mark.ray

@@ -53,6 +53,8 @@ def test_a_range_of_whole_numbers():
     assert {levels.draw(generator) for _ in range(50)} == {2, 3, 4}
     assert all(isinstance(levels.draw(generator), int) for _ in range(5))
     assert (levels.clip(9.0), levels.clip(2.6)) == (4, 3)
+    drawn = [levels.draw(generator) for _ in range(300)]
+    assert all(70 < drawn.count(level) < 130 for level in (2, 3, 4))  # the ends as often as the middle
 
 
 @pytest.mark.parametrize(
@@ -92,6 +94,8 @@ def test_a_search_that_makes_no_sense_is_refused(fields, problem):
         ({LR: Range(low=-1, high=1)}, {}, "actor_lr"),
         ({"agent.encoder.dim": (8, 16)}, {"scheduler": "pbt"}, r"pbt cannot vary agent\.encoder\.dim"),
         ({"rollout.users": (10, 10_000)}, {}, "transitions at once"),
+        ({"replay.ratio": (1.0, 2.0)}, {"scheduler": "pbt"}, r"pbt cannot vary replay\.ratio"),
+        ({LR: Range(low=0.1, high=0.10000000000000002)}, {"trials": 5}, "hardly has 5 points"),
         ({LR: (0.1, 0.2)}, {"rung": 50}, "judged after 50 user-steps, before learning begins"),
         (  # neither end clashes
             {"agent.critic_action": ("effect", "hyper"), "agent.policy_action": ("soft_effect", "hyper")},
@@ -110,12 +114,15 @@ def test_what_does_not_fit_is_refused_before_training(simulator, small_run, spac
 def test_what_varies_cannot_be_set_for_all():
     with pytest.raises(UserError, match="is what the sweep rates varies"):
         RATES.plan(Path("sim"), assignments=[f"{LR}=0.1"])
+    with pytest.raises(UserError, match="steps belongs to the search rates itself"):
+        RATES.plan(Path("sim"), assignments=["steps=300"])
 
 
 def test_candidates_are_judged_on_validation_users_and_the_best_on_others():
     plan = RATES.plan(Path("sim"), assignments=["evaluation.every=0", "agent.tau=0.5"], steps=20_000)
     base = plan.base
     assert (base.steps, base.seed, base.evaluation.every, base.report_every) == (20_000, 1000, 2500, 2500)
+    assert base.evaluation.episodes == plan.search.validation_episodes == 512
     finals = plan.finals([{LR: 0.01, "agent.gamma": 0.5}])
     assert list(finals.variants) == ["default", "found-1"] and finals.split is Split.TEST
     found, default = (finals.variants[name].settings for name in ("found-1", "default"))
@@ -128,7 +135,8 @@ def test_the_best_trained_to_the_end():
     made = RATES.model_copy(update={"finalists": 2}).plan(Path("sim"))
 
     def trial(state: str, score: float | None, rate: float, problem: str | None = None) -> dict[str, Any]:
-        return {"state": state, "score": score, "problem": problem, "values": {LR: rate}}
+        looks = [] if score is None else [[100, score]]
+        return {"state": state, "score": score, "problem": problem, "values": {LR: rate}, "looks": looks}
 
     tried = {
         "a": trial("finished", 1.0, 0.1),
@@ -169,6 +177,16 @@ def test_asha_stops_whoever_is_not_among_the_best_of_a_rung():
     assert look(scheduler, "c", 20, 0.0) == TrialScheduler.CONTINUE  # between two rungs
     assert look(scheduler, "c", 30, 6.0) == TrialScheduler.CONTINUE
     assert look(scheduler, "a", 30, 5.0) == TrialScheduler.STOP
+    assert look(scheduler, "c", 90, 9.0) == TrialScheduler.STOP  # the end
+
+
+def test_a_population_is_compared_by_its_highest_scores_at_every_interval():
+    made = RATES.model_copy(update={"scheduler": "pbt", "rung": 700})
+    scheduler = make_scheduler(made, {})
+    assert (scheduler._perturbation_interval, scheduler._metric_op, scheduler._metric) == (700, 1.0, SCORE)
+    config = {"candidate": {"values": {LR: 0.01, "agent.gamma": 0.5}}}
+    first, other = (perturbation(made.model_copy(update={"seed": seed})) for seed in (1000, 1001))
+    assert [first(config) for _ in range(9)] != [other(config) for _ in range(9)]
 
 
 def test_asha_remembers_what_came_before_a_restart():
@@ -357,6 +375,7 @@ def test_what_optuna_proposes_may_clash(ray_session, small, simulator, tmp_path)
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_candidates_that_fail_leave_the_others_alone(ray_session, small, simulator, tmp_path):
     fields = {**small, "space": {CRITIC_LR: [1e-3, 2e-3, 1e30]}, "trials": 3, "steps": 200}
     out = tmp_path / "out"
