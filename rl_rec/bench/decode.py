@@ -173,7 +173,7 @@ class Decoder:
                 torch.from_numpy(rng.standard_normal((settings.users, settings.dim), np.float32))
                 for _ in range(_BATCHES)
             ]
-            self.states = [self.policy.heads_of(s) for s in states]
+            self.states = [self.policy.heads_of(s, torch.zeros(len(s), 1)) for s in states]
         # HAC's table of the same width: a row per item, and padding.
         self.phi = F.pad(self.tables.rows[-1][:, : settings.dim], (0, 0, 1, 0))  # (N + 1, D)
         self.noise = torch.Generator().manual_seed(settings.seed)

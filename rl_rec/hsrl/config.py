@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
+from typing_extensions import Self
 
 from envs.settings import Settings
 from rl_rec.encoder_settings import EncoderSettings
@@ -44,7 +45,8 @@ class HSRLSettings(Settings):
     credit: Literal["level", "aggregate"] = "level"
     """``level``: each level's advantage is y − V_{l−1}(c_{l−1}); ``aggregate``: one, y − V(s), for all."""
     credit_unit: Literal["slot", "slate"] = "slot"
-    """``slot``: each slot is credited with its own response; ``slate``: all with the slate's reward."""
+    """``slot``: each slot is credited with its own response, which needs γ = 0; ``slate``: all with the slate's
+    reward and what follows."""
     multi_level_critic: bool = True
     """Off: one critic on the state (−MLC)."""
     level_value_weight: float = Field(1.0, ge=0.0)
@@ -55,6 +57,9 @@ class HSRLSettings(Settings):
     ratio_max: float = Field(1.0, gt=0.0)
     """Importance ratios are cut off above this; more learns more from tokens that have become likelier."""
 
+    residual: float = Field(0.0, ge=0.0, le=10.0)
+    """ρ of two heads, μ(s) = z_c + Δ, ‖Δ‖ ≤ ρ·‖z_c‖: supervision moves z_c alone, the policy gradient Δ alone.
+    0: one head for both. For worlds in which planning pays (``world.dynamics``)."""
     policy_weight: float = Field(0.3, ge=0.0)
     """Weight of the policy gradient."""
     entropy_weight: float = Field(0.01, ge=0.0)
@@ -72,6 +77,15 @@ class HSRLSettings(Settings):
     """Adam's step size for the critics and ω."""
     tau: float = Field(0.01, gt=0.0, le=1.0)
     """Share of the new weights in each target update."""
+
+    @model_validator(mode="after")
+    def _check_credit(self) -> Self:
+        if self.credit_unit == "slot" and self.gamma:
+            raise ValueError(
+                "agent.credit_unit=slot credits a slot with its own response, of which the reward is the mean: "
+                "what follows would count K times too little. Set agent.credit_unit=slate or agent.gamma=0"
+            )
+        return self
 
     @field_validator("sids")
     @classmethod

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rl_rec.hsrl.config import HSRLSettings
 from rl_rec.hsrl.likelihood import slate_log_probs
-from rl_rec.hsrl.networks import HSRLNetworks, State
+from rl_rec.hsrl.networks import HSRLNetworks
 from rl_rec.policy_gradient import masked_mean, policy_gradient_loss
 from rl_rec.sids.trie import Trie
 from rl_rec.transitions import Transitions
@@ -70,28 +70,30 @@ def predict(
     tables = policy.tables(trie)
     state = policy.state(tables, user, batch.history, noise)
     slate = batch.slate.long()
+    two_heads = bool(settings.residual)
     slots = slate_log_probs(
         policy,
-        state,
-        tables,
+        state._replace(s=state.s.detach(), nu=state.nu.detach()) if two_heads else state,
+        tables.detach() if two_heads else tables,
         trie,
         slate,
         batch.history.long() if forbid_repeats and settings.exclusions != "off" else None,
         None if batch.candidates is None else batch.candidates.long(),
         earlier_slots=settings.exclusions == "slots",
     )
-    gap = torch.zeros_like(slots.paths.score)
+    score = policy.scores(state.base, tables, trie, slate) if two_heads else slots.paths.score
+    gap = torch.zeros_like(score)
     if settings.consistency_weight:
-        fixed = State(state.s.detach(), state.mu.detach(), policy.nu(state.s.detach()))
+        fixed = state.detach()._replace(nu=policy.nu(state.s.detach()))
         paths = policy.follow(fixed, tables.without_items(), trie, slate)
         gap = paths.log_joint[-1].float() - paths.score
     return Predictions(
         log_prob=slots.log_prob,
-        values=networks.critic([context.detach() for context in slots.paths.context]),
+        values=networks.values(slots.paths.context, user),
         weights=networks.critic.weights,
         future=future_value(targets, batch, user_next, trie, settings),
         entropy=torch.stack(slots.paths.entropy).mean(dim=0),
-        response_logits=settings.temperature * slots.paths.score + policy.response_level(state.s),
+        response_logits=settings.temperature * score + policy.response_level(state.s),
         gap=gap,
         valid=slots.valid,
     )
@@ -114,7 +116,7 @@ def future_value(
         best = expansion.log_prob.argmax(dim=-1, keepdim=True)
         node = expansion.node.gather(2, best).squeeze(-1)
         contexts.append(policy.descend(tables, trie, level + 1, contexts[-1], node, expansion))
-    values = targets.critic(contexts)  # (B, 1, L + 1)
+    values = targets.values(contexts, user)  # (B, 1, L + 1)
     return (values * targets.critic.weights).sum(dim=-1).squeeze(1)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rl_rec.encoder import StateEncoder
 from rl_rec.hsrl.config import HSRLSettings
 from rl_rec.item_encoder import ItemEncoder
+from rl_rec.residual_actor import ResidualActor
 from rl_rec.sids.trie import Trie
 
 CLOSED = -1e9
@@ -49,6 +50,15 @@ class Tables(NamedTuple):
     """Levels 1 … L: (V_l, D) token embeddings E_l."""
     weight: list[Tensor]
     """Levels 1 … L: (V_l, D) W_l + E_l: both meet the context."""
+    bias: list[Tensor]
+    """Levels 1 … L: (V_l,) of W_l."""
+    norm: list[Tensor]
+    """Levels 1 … L: (2, D) scale and shift of LayerNorm."""
+
+    def detach(self) -> "Tables":
+        """The same numbers, no gradient to anything."""
+        lists = ([tensor.detach() for tensor in field] for field in self[1:])
+        return Tables(self.history.detach(), *lists)
 
     def without_items(self) -> "Tables":
         """The same numbers, no gradient to what items are scored with."""
@@ -66,9 +76,15 @@ class State(NamedTuple):
     s: Tensor
     """(B, D) state."""
     mu: Tensor
-    """(B, D) μ(s), what items are scored with."""
+    """(B, D) μ(s), what items are scored with; gradient to Δ alone where there are two heads."""
+    base: Tensor
+    """(B, D) what supervision teaches: μ(s), or its part z_c where there are two heads."""
     nu: Tensor
     """(B, D) ν(s), what nodes are scored with besides."""
+
+    def detach(self) -> "State":
+        """The same numbers, no gradient to anything."""
+        return State(*(part.detach() for part in self))
 
 
 class Expansion(NamedTuple):
@@ -129,7 +145,10 @@ class HierarchicalPolicy(nn.Module):
             history_length=history_length,
             **settings.encoder.shape,
         )
-        self.mu, self.nu = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.mu: nn.Module = nn.Linear(dim, dim)
+        if settings.residual:
+            self.mu = ResidualActor(dim, dim + num_user_features, settings.residual)
+        self.nu = nn.Linear(dim, dim)
         self.item_encoder = ItemEncoder(num_item_features, dim, settings.item_hidden)
         self.item_score = nn.Linear(dim, 1, bias=False)
         self.node_encoder = ItemEncoder(2 * num_item_features, dim, settings.item_hidden)
@@ -156,19 +175,22 @@ class HierarchicalPolicy(nn.Module):
     def tables(self, trie: Trie) -> Tables:
         """Tables of the current weights and the live catalogue."""
         unused = trie.features.new_zeros(0)
-        rows, many, embedding, weight = ([unused] for _ in range(4))
+        rows, many, embedding, weight, bias, norm = ([unused] for _ in range(6))
         for level in range(1, self.levels + 1):
             count = trie.count[level].clamp(min=1)
             many.append(1 - 1 / count if self.node_scores else torch.ones_like(count))
             rows.append(self._node_rows(*trie.moments(level), many[-1], count.log()))
             embedding.append(self.free[level - 1] + self.centre_maps[level - 1](self._centres(level)))
-            weight.append((cast(nn.Linear, self.heads[level - 1]).weight + embedding[-1]) / self.temperature)
+            head, scale = cast(nn.Linear, self.heads[level - 1]), cast(nn.LayerNorm, self.norms[level - 1])
+            weight.append((head.weight + embedding[-1]) / self.temperature)
+            bias.append(head.bias / self.temperature)
+            norm.append(torch.stack([scale.weight, scale.bias]))
         rows.append(self._leaf_rows(trie.features, trie.item))
-        return Tables(self.encoder.item_tokens(trie.features), rows, many, embedding, weight)
+        return Tables(self.encoder.item_tokens(trie.features), rows, many, embedding, weight, bias, norm)
 
     def _node_rows(self, mean: Tensor, deviation: Tensor, many: Tensor, log_count: Tensor) -> Tensor:
         if not self.node_scores:
-            return log_count.new_zeros(len(log_count), 2 * self.mu.out_features + 1)
+            return log_count.new_zeros(len(log_count), 2 * self.nu.out_features + 1)
 
         def made(part: slice) -> Tensor:
             phi = self.item_encoder.embed(mean[part]) / self.temperature
@@ -189,11 +211,28 @@ class HierarchicalPolicy(nn.Module):
         self, tables: Tables, profile: Tensor, history: Tensor, noise: torch.Generator | None = None
     ) -> State:
         """Encode users: profile (B, P), history (B, H); see ``StateEncoder.forward``."""
-        return self.heads_of(self.encoder(tables.history, profile, history, noise))
+        return self.heads_of(self.encoder(tables.history, profile, history, noise), profile)
 
-    def heads_of(self, s: Tensor) -> State:
+    def heads_of(self, s: Tensor, profile: Tensor) -> State:
         """The queries of states (B, D)."""
-        return State(s, self.mu(s), self.nu(s))
+        if isinstance(self.mu, ResidualActor):
+            return State(s, self.mu(s, self.view(s, profile)), self.mu.base(s), self.nu(s))
+        mu = self.mu(s)
+        return State(s, mu, mu, self.nu(s))
+
+    def view(self, context: Tensor, profile: Tensor) -> Tensor:
+        """What Δ and critic see of contexts (B, ..., D), without gradient: with two heads the inputs too."""
+        fixed = context.detach()
+        if not isinstance(self.mu, ResidualActor):
+            return fixed
+        inputs = profile[:, : self.encoder.profile.in_features]
+        inputs = inputs.view(len(inputs), *[1] * (context.dim() - 2), -1).expand(*context.shape[:-1], -1)
+        return torch.cat([fixed, inputs], dim=-1)
+
+    def scores(self, base: Tensor, tables: Tables, trie: Trie, items: Tensor) -> Tensor:
+        """Scores over the temperature of items (B, P) by queries (B, D): (B, P)."""
+        leaf = trie.path[items][..., -1]
+        return torch.bmm(F.embedding(leaf, tables.rows[-1]), _with_one(base)[:, :, None]).squeeze(-1)
 
     def expand(
         self,
@@ -215,7 +254,7 @@ class HierarchicalPolicy(nn.Module):
             logit = affinity(_with_one(state.mu), tables.rows[below], child, trie.most(below))
         else:
             query = _with_one(state.mu, state.nu)  # (B, 2D + 1)
-            token = F.linear(context, tables.weight[below], self._bias(below))  # (B, P, V)
+            token = F.linear(context, tables.weight[below], tables.bias[below])  # (B, P, V)
             hidden = token.gather(2, trie.token[below][child]) * tables.many[below][child]
             logit = affinity(query, tables.rows[below], child, trie.most(below)) + hidden
         logit = logit.masked_fill(~valid, CLOSED)
@@ -234,7 +273,9 @@ class HierarchicalPolicy(nn.Module):
             share = (expansion.log_prob.exp() * expansion.valid).to(embedding.dtype)
             by_token = share.new_zeros(*share.shape[:2], len(embedding))
             chosen = by_token.scatter_add(2, trie.token[level][expansion.node], share) @ embedding
-        return cast(Tensor, self.norms[level - 1](context - chosen))
+        scale, shift = tables.norm[level]
+        eps = cast(nn.LayerNorm, self.norms[level - 1]).eps
+        return F.layer_norm(context - chosen, scale.shape, scale, shift, eps)
 
     def follow(self, state: State, tables: Tables, trie: Trie, items: Tensor, detailed: int = 0) -> Paths:
         """Log-probabilities of items (B, P), before anything is excluded.
@@ -301,9 +342,6 @@ class HierarchicalPolicy(nn.Module):
 
     def _centres(self, level: int) -> Tensor:
         return cast(Tensor, getattr(self, f"centres_{level - 1}"))
-
-    def _bias(self, level: int) -> Tensor:
-        return cast(nn.Linear, self.heads[level - 1]).bias / self.temperature
 
 
 def affinity(query: Tensor, rows: Tensor, node: Tensor, most: int) -> Tensor:
@@ -403,7 +441,12 @@ class HSRLNetworks(nn.Module):
             num_user_features, num_item_features, history_length, centres, settings
         )
         levels = len(centres) if settings.multi_level_critic else 0
-        self.critic = MultiLevelCritic(settings.encoder.dim, settings.critic_hidden, levels)
+        width = settings.encoder.dim + (num_user_features if settings.residual else 0)
+        self.critic = MultiLevelCritic(width, settings.critic_hidden, levels)
+
+    def values(self, contexts: Sequence[Tensor], profile: Tensor) -> Tensor:
+        """V_l of contexts c_0 … c_L, each (B, P, D), gradient to the critic alone: (B, P, L + 1)."""
+        return self.critic([self.policy.view(context, profile) for context in contexts])
 
     def policy_parameters(self) -> list[nn.Parameter]:
         """What the actor's optimizer moves: everything but the critic."""

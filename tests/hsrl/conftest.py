@@ -32,7 +32,7 @@ TINY = {
     "rank": "probability",
     "gamma": 0.9,
     "credit": "level",
-    "credit_unit": "slot",
+    "credit_unit": "slate",
     "multi_level_critic": True,
     "level_value_weight": 1.0,
     "exclusions": "slots",

@@ -98,9 +98,9 @@ def test_a_search_space_over_a_misspelt_key_does_not_run_on_the_defaults():
     config = HSRLConfig().update_from_dict({"settings": changed("agent.gama", 0.5)})
     with pytest.raises(UserError, match=r"'settings.agent.gama'; did you mean 'settings.agent.gamma'"):
         config.validate()
-    config = HSRLConfig().update_from_dict({"settings": changed("agent.gamma", 0.5)})
+    config = HSRLConfig().update_from_dict({"settings": changed("agent.tau", 0.5)})
     config.validate()
-    assert config.train_settings().agent.gamma == 0.5
+    assert config.train_settings().agent.tau == 0.5
 
 
 # --- semantic IDs -------------------------------------------------------------------------------------
@@ -133,3 +133,8 @@ def test_a_folder_that_is_none_is_refused_in_one_line(small_world, tmp_path):
     with pytest.raises(UserError) as caught:
         catalogue_sids(small_world(), HSRLSettings(sids=tmp_path / "none"), torch.arange(31) > 0)
     assert "\n" not in str(caught.value)
+
+
+def test_credit_of_slots_and_a_discount_do_not_go_together():
+    with pytest.raises(UserError, match=r"agent\.credit_unit=slate or agent\.gamma=0"):
+        find_agent("hsrl").train_settings().with_overrides(["agent.gamma=0.5"])

@@ -32,7 +32,7 @@ SMALL = {
     "temperature": 0.3,
     "beam_width": 16,
     "rank": "score",
-    "gamma": 0.5,
+    "gamma": 0.0,
     "credit": "level",
     "credit_unit": "slot",
     "multi_level_critic": True,

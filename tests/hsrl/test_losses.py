@@ -45,14 +45,13 @@ def hand_predictions(**changes: Tensor) -> Predictions:
 # --- the target ---------------------------------------------------------------------------------------
 
 
-def test_target_of_a_slot_is_its_own_response_and_the_next_value_unless_the_user_left():
+def test_target_of_a_slot_is_its_own_response():
+    target = hsrl.td_target(hand_batch(), torch.zeros(2), HSRLSettings(gamma=0, credit_unit="slot"))
+    torch.testing.assert_close(target, torch.tensor([[1, -0.1], [-0.1, -0.1]]))
+
+
+def test_target_of_a_slate_is_its_reward_and_the_next_value_unless_the_user_left():
     """Bootstrapping where the user left, and nowhere else, is what the published code does."""
-    settings = HSRLSettings(gamma=0.5, credit_unit="slot")
-    target = hsrl.td_target(hand_batch(), torch.tensor([2.0, 100.0]), settings)
-    torch.testing.assert_close(target, torch.tensor([[1 + 0.5 * 2, -0.1 + 0.5 * 2], [-0.1, -0.1]]))
-
-
-def test_target_of_a_slate_is_its_reward():
     settings = HSRLSettings(gamma=0.9, credit_unit="slate")
     target = hsrl.td_target(hand_batch(), torch.tensor([2.0, 100.0]), settings)
     torch.testing.assert_close(target, torch.tensor([[0.45 + 1.8, 0.45 + 1.8], [-0.1, -0.1]]))
@@ -281,6 +280,35 @@ def test_consistency_moves_what_nodes_have_besides_their_items(make_agent, make_
     reached = moved(make_agent(context=context), make_batch(), "consistency")
     norms = set() if context == "state" else {"norms"}
     assert reached == {"node_encoder", "nu", "heads", "free", "centre_maps"} | norms
+
+
+def test_two_heads_learn_from_one_loss_each(make_agent, make_batch):
+    def heads(term: str) -> set[str]:
+        agent, batch = make_agent(residual=0.5), make_batch()
+        hsrl.losses(agent.predict(batch), batch, agent.settings)[term].backward()
+        names = agent.networks.named_parameters()
+        return {name.rpartition(".")[0] for name, p in names if p.grad is not None and p.grad.any()}
+
+    for term in ("policy", "entropy"):
+        assert heads(term) == {"policy.mu.residual.0", "policy.mu.residual.2"}
+    for term in ("supervision", "consistency"):
+        assert not any(name.startswith("policy.mu.residual") for name in heads(term))
+    assert "policy.mu.base" in heads("supervision")
+
+
+def test_two_heads_supervise_the_first_and_draw_by_both(make_agent, make_batch):
+    """Δ moves what is drawn and not what supervision sees."""
+    agent, batch = make_agent(residual=0.5), make_batch()
+    actor = agent.networks.policy.mu
+    with torch.no_grad():
+        actor.residual[-1].weight.zero_()
+        actor.residual[-1].bias.zero_()
+    nothing = agent.predict(batch)
+    with torch.no_grad():
+        actor.residual[-1].bias.fill_(1.0)
+    something = agent.predict(batch)
+    assert torch.equal(nothing.response_logits, something.response_logits)
+    assert (nothing.log_prob != something.log_prob).any()
 
 
 def test_targets_never_get_gradients(make_agent, make_batch):

@@ -27,6 +27,7 @@ BASE = {
         "item_hidden": 4,
         "critic_hidden": [8],
         "gamma": 0.9,
+        "credit_unit": "slate",
     },
 }
 
