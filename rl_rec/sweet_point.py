@@ -20,8 +20,11 @@ from envs.reward import (
     patience_cost,
     slate_reward,
 )
-from envs.simulator import Observation, Simulator, World, WorldSettings
+from envs.simulator import Simulator
 from envs.slot_weights import miss_value, slot_weights
+from envs.transition import Observation
+from envs.world import World
+from envs.world_settings import WorldSettings
 from rl_rec.slates import mask_scores
 
 

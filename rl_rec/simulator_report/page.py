@@ -12,8 +12,8 @@ from envs.data.dataset import Split
 from envs.data.sessions import Origin
 from envs.files import new_directory, write_json
 from envs.progress import Progress, silent
-from envs.simulator import WorldSettings
 from envs.world_folder import FittedWorld
+from envs.world_settings import WorldSettings
 from rl_rec.json_values import json_value
 from rl_rec.simulator_report.findings import is_off, sentences
 from rl_rec.simulator_report.measure import LogFound, measure

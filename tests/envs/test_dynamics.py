@@ -11,7 +11,9 @@ from envs.data.behaviours import Behaviour
 from envs.dynamics import Dynamics, item_trait
 from envs.errors import UserError
 from envs.signals import DECAYS, Signals, width
-from envs.simulator import Simulator, World, WorldSettings
+from envs.simulator import Simulator
+from envs.world import World
+from envs.world_settings import WorldSettings
 
 MakeWorld = Callable[..., World]
 ALWAYS = 40.0

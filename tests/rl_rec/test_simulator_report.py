@@ -18,8 +18,8 @@ from envs.errors import UserError
 from envs.fit import FitSettings
 from envs.fit_ensemble import FittedEnsemble
 from envs.response import ResponseModel, ResponseSettings
-from envs.simulator import WorldSettings
 from envs.world_folder import FittedWorld
+from envs.world_settings import WorldSettings
 from rl_rec.evaluation import Evaluation
 from rl_rec.simulator_report.findings import is_off, sentences
 from rl_rec.simulator_report.groups import groups, popularity_deciles

@@ -5,7 +5,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from envs.simulator import Simulator, World, WorldSettings
+from envs.simulator import Simulator
+from envs.world import World
+from envs.world_settings import WorldSettings
 from rl_rec.evaluation import evaluate
 from rl_rec.policy import Decision
 from rl_rec.reference import OraclePolicy, RankingPolicy
