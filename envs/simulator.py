@@ -73,11 +73,14 @@ class Simulator:
         device = world.device
         self._arrivals = torch.Generator(device).manual_seed(stream_seed(seed, stream, 0))
         self._responses = torch.Generator(device).manual_seed(stream_seed(seed, stream, 1))
-        weights, self._miss = slot_weights(world, settings), miss_value(settings)
+        weights, self._miss = slot_weights(world, settings), miss_value(settings)  # (N + 1, A)
         self._cost = uncertainty_cost(world.ensemble, settings.uncertainty_penalty)
         # Else slots have values of their own.
         self.only_clicks_count = only_clicks_count(weights[1:], self._miss) and self._cost is None
-        self._weights = weights.to(device)  # (N + 1, A)
+        if (weights[1:] == weights[1]).all():
+            weights = weights[1]  # (A,): nothing to look up by item
+        self._weights = weights.to(device)
+        self._one_click = torch.tensor([UNIT], device=device)  # (1,)
         self.budgets = None if settings.budgets.clicks is None else Budgets(settings.budgets, world.money[:, 0])
         self._recency = torch.arange(settings.history_length, device=device)
         self._dynamics = (
@@ -99,6 +102,7 @@ class Simulator:
         self.patience = torch.zeros(num_users, dtype=torch.int64, device=device)  # thousandths
         self.steps = torch.zeros(num_users, dtype=torch.int64, device=device)
         self.clock = 0
+        self._forget()
         self.restart(torch.ones(num_users, dtype=torch.bool, device=device))
 
     @property
@@ -120,19 +124,25 @@ class Simulator:
 
     @torch.no_grad()
     def probabilities(self) -> Tensor:
-        """True probabilities of the positive response (B, N + 1): what only an oracle knows."""
+        """True probabilities of the positive response (B, N + 1): what only an oracle knows.
+
+        Not to be changed in place: they are kept until the users' state changes.
+        """
         return self._all_probabilities()[0]
 
     @torch.no_grad()
     def expected_values(self) -> Tensor:
         """What each item's slot is worth in expectation (B, N + 1): what a myopic oracle ranks by."""
         p = self._all_probabilities()
-        values = torch.einsum("abn,na->bn", p, self._weights.to(p.dtype) / UNIT)
+        weights = self._weights.expand(p.shape[2], -1).to(p.dtype) / UNIT  # (N + 1, A)
+        values = torch.einsum("abn,na->bn", p, weights)
         values = values + self._miss / UNIT * (1 - p[0])
         return values if self._cost is None else values - self._cost.of_all(self.user, self.history)
 
     def _all_probabilities(self) -> Tensor:
         """(A, B, N + 1), each behaviour's own, not given another."""
+        if self._probabilities is not None:
+            return self._probabilities
         p = self.world.response.all_logits(self._user_vectors())
         if self._dynamics is not None:
             p[0] += self._dynamics.offset()
@@ -140,6 +150,7 @@ class Simulator:
         for behaviour, parent in enumerate(self.world.parents):
             if parent is not None:
                 p[behaviour] *= p[parent]
+        self._probabilities = p
         return p
 
     @torch.no_grad()
@@ -164,7 +175,8 @@ class Simulator:
         for behaviour, parent in enumerate(self.world.parents):
             if parent is not None:
                 response[..., behaviour] &= response[..., parent]
-        values = slot_values(response, self._weights[known], self._miss)  # (B, K) thousandths
+        weights = self._weights if self._weights.dim() == 1 else self._weights[known]
+        values = slot_values(response, weights, self._miss)  # (B, K) thousandths
         if self._cost is not None:
             values = values - self._cost(self.user, self.history, known)
         total, name, slate_size = values.sum(dim=1), self.settings.reward, slate.shape[1]
@@ -181,6 +193,7 @@ class Simulator:
         truncated = (steps >= self.settings.max_steps) & ~terminated
         self.patience, self.steps, self.history = patience, steps, history
         self.clock += 1
+        self._forget()
         if self.budgets is not None:
             self.budgets.advance(self.clock, known, response[..., 0], hold)
         if self.candidates is not None and self.settings.candidates_per == "request":
@@ -219,6 +232,7 @@ class Simulator:
         self.steps = torch.where(where, 0, self.steps)
         for part in self._running:
             part.arrive(where)
+        self._forget()
         if self.candidates is not None:  # after the history, which they avoid
             drawn = self._draw_candidates()
             self.candidates = torch.where(where[:, None], drawn, self.candidates)
@@ -273,10 +287,19 @@ class Simulator:
             self._signals.values = state["signals"].to(device)
         if self.budgets is not None:
             self.budgets.spent = state["spent"].to(device)
+        self._forget()
 
     def _user_vectors(self) -> Tensor:
-        z = self.world.response.user_vectors(self.user, self.history)
-        return z if self._dynamics is None else self._dynamics.user_vectors(z)
+        """(B, A·D), asked for by an oracle and again by the step that follows."""
+        if self._vectors is None:
+            z = self.world.response.user_vectors(self.user, self.history)
+            self._vectors = z if self._dynamics is None else self._dynamics.user_vectors(z)
+        return self._vectors
+
+    def _forget(self) -> None:
+        """What was computed of the users' state holds no longer."""
+        self._vectors: Tensor | None = None
+        self._probabilities: Tensor | None = None
 
     def _logged_history(self, user: Tensor, draw: Tensor) -> Tensor:
         population = self.world.population
@@ -290,7 +313,7 @@ class Simulator:
         if leaving == "never":
             return 0
         if leaving == "clicks":
-            total = slot_values(response[..., :1], torch.full_like(self._weights[0, :1], UNIT)).sum(dim=1)
+            total = slot_values(response[..., :1], self._one_click).sum(dim=1)
         return patience_cost(self.settings.reward, total, slate_size)
 
     def _draw_candidates(self) -> Tensor:

@@ -4,6 +4,7 @@ Glossary: B users, H history length, N items, U known users, P profile features,
 """
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -72,13 +73,13 @@ class World:
     item_money: Tensor | None = None
     """(N + 1, A) float32, what one occurrence of each behaviour with an item moves; ``None``: 1 each."""
 
-    @property
+    @cached_property
     def parents(self) -> tuple[int | None, ...]:
         """Of each behaviour, the index of the one without which it cannot happen."""
         names = [behaviour.name for behaviour in self.behaviours]
         return tuple(None if b.after is None else names.index(b.after) for b in self.behaviours)
 
-    @property
+    @cached_property
     def money(self) -> Tensor:
         """``item_money`` (N + 1, A) float32, or ones."""
         if self.item_money is not None:

@@ -84,6 +84,25 @@ def test_the_oracle_leaves_a_miss_and_a_ranker_does_not(small_world: MakeWorld):
     ) == {"deliberate_miss_share", "one_short_share"}
 
 
+def test_the_catalogue_is_scored_once_a_step(small_world: MakeWorld, monkeypatch: pytest.MonkeyPatch):
+    world = small_world(slate=9, logits=[9.0 - 0.05 * item for item in range(30)])
+    calls = {"user_vectors": 0, "all_logits": 0}
+
+    def counted(name: str) -> Callable[..., torch.Tensor]:
+        original = getattr(world.response, name)
+
+        def call(*arguments: torch.Tensor) -> torch.Tensor:
+            calls[name] += 1
+            return original(*arguments)
+
+        return call
+
+    for name in calls:
+        monkeypatch.setattr(world.response, name, counted(name))
+    evaluate(world, SWEET, OraclePolicy, 5, seed=0)
+    assert calls == {"user_vectors": SWEET.max_steps, "all_logits": SWEET.max_steps}
+
+
 def test_steps_of_users_who_left_are_not_counted(small_world: MakeWorld):
     # Users of even slots get 8 of 9 clicks and stay for 16 steps, the others none and stay for two.
     world = small_world(slate=9, logits=[40.0] * 15 + [-40.0] * 15)
