@@ -102,7 +102,8 @@ class Simulator:
         self.patience = torch.zeros(num_users, dtype=torch.int64, device=device)  # thousandths
         self.steps = torch.zeros(num_users, dtype=torch.int64, device=device)
         self.clock = 0
-        self._forget()
+        self._vectors: Tensor | None = None
+        self._probabilities: Tensor | None = None
         self.restart(torch.ones(num_users, dtype=torch.bool, device=device))
 
     @property
@@ -298,8 +299,7 @@ class Simulator:
 
     def _forget(self) -> None:
         """What was computed of the users' state holds no longer."""
-        self._vectors: Tensor | None = None
-        self._probabilities: Tensor | None = None
+        self._vectors = self._probabilities = None
 
     def _logged_history(self, user: Tensor, draw: Tensor) -> Tensor:
         population = self.world.population
