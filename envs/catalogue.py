@@ -6,7 +6,7 @@ their turn. Glossary: N items.
 """
 
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal, overload
+from typing import Literal, overload
 
 import torch
 from pydantic import Field, model_validator
@@ -15,9 +15,7 @@ from typing_extensions import Self
 
 from envs.randomness import stream_seed
 from envs.settings import Settings
-
-if TYPE_CHECKING:
-    from envs.simulator import World, WorldSettings
+from envs.world import World
 
 _PARTS = 1_000_000
 """Births per step are counted in millionths of an item, so that nothing is lost over any number of steps."""
@@ -98,9 +96,9 @@ class Catalogue:
         self._last: tuple[int, Tensor] | None = None
 
     @classmethod
-    def of(cls, world: "World", rules: "WorldSettings") -> "Catalogue":
-        """The catalogue of a world under its rules."""
-        return cls(rules.catalogue, world.item_age, world.num_items, world.device)
+    def of(cls, world: World, settings: CatalogueSettings) -> "Catalogue":
+        """The catalogue of a world under these settings."""
+        return cls(settings, world.item_age, world.num_items, world.device)
 
     def live_at(self, clock: int | Tensor) -> Tensor:
         """The live items after ``clock`` steps of the world: (N + 1,) bool, not to be changed in place.

@@ -12,7 +12,7 @@ In a world fitted to logs a myopic ranker is nearly optimal: nothing it does now
 Glossary: B users, K slate size, N items, F item features, D width, A behaviours.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +21,7 @@ from torch import Tensor
 
 from envs.errors import UserError
 from envs.settings import Settings
-
-if TYPE_CHECKING:
-    from envs.simulator import World
+from envs.world import World
 
 _TRAIT_LIMIT = 2.0
 """Traits are standardised and clipped here, so that single odd items do not rule."""
@@ -59,7 +57,7 @@ class DynamicsSettings(Settings):
 class Dynamics:
     """The changing part of B users, and what it does to their logits."""
 
-    def __init__(self, world: "World", settings: DynamicsSettings, num_users: int, seed: int) -> None:
+    def __init__(self, world: World, settings: DynamicsSettings, num_users: int, seed: int) -> None:
         """All users begin at rest.
 
         Args:
@@ -137,7 +135,7 @@ class Dynamics:
         self._generator.set_state(state["generator"].cpu())
 
 
-def item_trait(world: "World", traits: tuple[str, ...]) -> Tensor:
+def item_trait(world: World, traits: tuple[str, ...]) -> Tensor:
     """c of every item, standardised over the catalogue and clipped to ±2: (N + 1,) float32, 0 for the padding.
 
     Args:

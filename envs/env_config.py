@@ -11,7 +11,8 @@ from typing_extensions import Self
 
 from envs.errors import UserError
 from envs.settings import Settings
-from envs.simulator import World, WorldSettings
+from envs.world import World
+from envs.world_settings import WorldSettings
 
 ENV_ID = "rl_rec/Slate-v0"
 """The one name of the environment, with gymnasium and with RLlib."""

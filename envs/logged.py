@@ -8,11 +8,13 @@ from envs.catalogue import Catalogue
 from envs.data.behaviours import unpack
 from envs.data.dataset import Dataset
 from envs.data.sessions import Origin
+from envs.history import append_clicked
 from envs.randomness import stream_seed
 from envs.reward import UNIT, only_clicks_count, slate_reward, slot_values
 from envs.signals import Signals
-from envs.simulator import World, WorldSettings, append_clicked
 from envs.slot_weights import miss_value, slot_weights
+from envs.world import World
+from envs.world_settings import WorldSettings
 
 
 class LoggedSlates:
@@ -41,7 +43,7 @@ class LoggedSlates:
         self._user = torch.from_numpy(dataset.session_user[mine].astype(np.int64)).to(device)
         slate = torch.from_numpy(dataset.session_items[mine].astype(np.int64)).to(device)
         # Items that are withheld when the world begins are as unknown here as to who learns in the world.
-        known = Catalogue.of(world, rules).live_at(0)[slate]
+        known = Catalogue.of(world, rules.catalogue).live_at(0)[slate]
         self._slate = slate.where(known, 0)
         response = unpack(dataset.session_feedback[mine], len(dataset.behaviours)).astype(bool)
         self._response = torch.from_numpy(response).to(device) & known[..., None]  # (M, K, A)

@@ -24,7 +24,9 @@ from torch import Tensor
 from envs import signals
 from envs.catalogue import Catalogue
 from envs.env_config import ObservationName
-from envs.simulator import Observation, World, WorldSettings
+from envs.transition import Observation
+from envs.world import World
+from envs.world_settings import WorldSettings
 
 Arrays: TypeAlias = NDArray[np.float32] | dict[str, NDArray[np.generic]]
 
@@ -41,7 +43,7 @@ def observation_space(world: World, settings: WorldSettings, name: ObservationNa
     if settings.candidates is not None:
         lowest = 1 if settings.budgets.clicks is None else 0  # 0: too few items had budget left
         parts["candidates"] = spaces.Box(lowest, world.num_items, (settings.candidates,), np.int64)
-    if not Catalogue.of(world, settings).always_all:
+    if not Catalogue.of(world, settings.catalogue).always_all:
         parts["live"] = spaces.MultiBinary(world.num_items)
     if settings.signals:
         parts["signals"] = _unbounded(signals.width(num_features))

@@ -17,8 +17,9 @@ from ray.tune.registry import register_env
 
 from envs.env_config import ENV_ID, EnvConfig
 from envs.errors import UserError
-from envs.simulator import World, WorldSettings
 from envs.slate_env import SlateEnv, SlateVectorEnv
+from envs.world import World
+from envs.world_settings import WorldSettings
 
 _RLLIB_SETS = {
     "num_envs": "config.env_runners(num_envs_per_env_runner=...)",

@@ -3,211 +3,33 @@
 Glossary: B users, H history length, K slate size, N items, C candidates, A behaviours.
 """
 
-from dataclasses import dataclass, fields
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
-from typing_extensions import Self
 
-from envs.budgets import Budgets, BudgetSettings
-from envs.catalogue import Catalogue, CatalogueSettings
-from envs.data.behaviours import LIKE, Behaviour
-from envs.dynamics import Dynamics, DynamicsSettings
-from envs.ensemble import Ensemble, uncertainty_cost
+from envs.budgets import Budgets
+from envs.catalogue import Catalogue
+from envs.dynamics import Dynamics
+from envs.ensemble import uncertainty_cost
 from envs.errors import UserError
+from envs.history import append_clicked
 from envs.randomness import stream_seed
-from envs.response import FrozenResponse
 from envs.retrieval import draw_candidates
 from envs.reward import (
     INITIAL_PATIENCE,
     LEAVE_BELOW,
     UNIT,
-    RewardName,
     only_clicks_count,
     patience_cost,
     slate_reward,
     slot_values,
 )
-from envs.settings import Settings
 from envs.signals import Signals
 from envs.slot_weights import miss_value, slot_weights
-
-
-class WorldSettings(Settings):
-    """The rules of the world in which users are served."""
-
-    reward: RewardName = "mean_with_cost"
-    """Reward of one step; see ``envs.reward``."""
-    weights: dict[str, float] = Field({})
-    """What each behaviour is worth, in whole thousandths, e.g. ``world.weights.is_like=0.5``; by default the
-    positive response is worth 1 and the others nothing. Where items move money, per unit of it: with ads
-    ``world.weights.click=-0.5 world.weights.conversion=1`` is the conversions' value less half the cost."""
-    miss: float = Field(-0.1, ge=-1000.0, le=1000.0)
-    """What a slot without the positive response is worth, in whole thousandths; 0 suits rewards in money."""
-    leaving: Literal["reward", "clicks", "never"] = "reward"
-    """What users lose patience by: the reward; positive responses alone, as if each were worth 1 and a miss
-    -0.1 (what they cost somebody else does not annoy them); or nothing: all stay for ``max_steps``."""
-    repeats: Literal["forbid", "allow"] = "forbid"
-    """``forbid``: items in the user's history window cannot be shown again; ``allow``: as in the papers."""
-    start_history: Literal["logged", "empty"] = "logged"
-    """``logged``: a user starts with what they liked before a random logged session; ``empty``: with none."""
-    candidates: int | None = Field(None, ge=1)
-    """Size C of a candidate set drawn for each arriving user; ``None``: the whole catalogue."""
-    candidates_per: Literal["user", "request"] = "user"
-    """``user``: a set for the whole episode; ``request``: a new one at every step."""
-    retrieval: float = Field(0.0, ge=0.0, le=100.0)
-    """How well candidates suit the user: they are drawn without replacement with probability proportional to
-    exp(retrieval · logit of the fitted positive response); 0: uniformly."""
-    budgets: BudgetSettings = BudgetSettings()
-    """What items may spend; what has no budget left is not retrieved. See ``envs.budgets``."""
-    history_length: int = Field(50, ge=1)
-    """Length H of the history window."""
-    max_steps: int = Field(20, ge=1)
-    """Steps after which an episode is truncated."""
-    uncertainty_penalty: float = Field(0.0, ge=0.0, le=1000.0)
-    """What a unit of the ensemble's uncertainty takes from a slot's value (to thousandths): above 0, showing
-    what the logs say little about costs reward and patience. Needs a simulator with an ensemble, each of whose
-    models then takes part in every step."""
-    catalogue: CatalogueSettings = CatalogueSettings()
-    """Which items are live, and how that changes while the world runs; see ``envs.catalogue``."""
-    dynamics: DynamicsSettings = DynamicsSettings()
-    """Long-term effects of what is shown; see ``envs.dynamics``."""
-    signals: bool = False
-    """Whether agents observe running averages of clicks and of what was shown; see ``envs.signals``."""
-
-    @model_validator(mode="after")
-    def _check_retrieval(self) -> Self:
-        wants = {
-            "retrieval": self.retrieval,
-            "candidates_per=request": self.candidates_per == "request",
-            "budgets.clicks": self.budgets.clicks,
-        }
-        for name, wanted in wants.items():
-            if wanted and self.candidates is None:
-                raise ValueError(f"{name} needs sets of candidates: set candidates, e.g. to 200")
-        return self
-
-
-class Observation(NamedTuple):
-    """What an agent sees of B users."""
-
-    user: Tensor
-    """(B,) int64 user index; profiles are looked up by it."""
-    history: Tensor
-    """(B, H) int64 liked items, oldest first, right-aligned; 0 = padding."""
-    candidates: Tensor | None = None
-    """(B, C) int64 items that may be shown, or ``None`` for the whole catalogue; 0 where too few could be."""
-    live: Tensor | None = None
-    """(N + 1,) bool, the same for all users: items that are live, or ``None`` where every item is."""
-    signals: Tensor | None = None
-    """(B, M) float32 running averages of the episode, or ``None``; see ``envs.signals``."""
-
-
-class Transition(NamedTuple):
-    """What one step did to B users, before finished users are replaced."""
-
-    response: Tensor
-    """(B, K, A) bool, what the user did with each slot."""
-    value: Tensor
-    """(B, K) float32, what each slot is worth; under ``mean_with_cost`` the reward is their mean."""
-    reward: Tensor
-    """(B,) float32."""
-    terminated: Tensor
-    """(B,) bool: the user left."""
-    truncated: Tensor
-    """(B,) bool: the step limit was reached while the user would have stayed."""
-    next_observation: Observation
-    """The same users afterwards, also where they finished, and the items live then."""
-
-    @property
-    def click(self) -> Tensor:
-        """(B, K) bool, where the positive response happened."""
-        return self.response[..., 0]
-
-
-@dataclass(frozen=True)
-class Population:
-    """The users who may arrive, as tensors on the simulator's device.
-
-    Users and logged sessions share one flat layout, so that drawing start histories is one gather.
-    """
-
-    users: Tensor
-    """(M,) int64 indices of the users who may arrive."""
-    likes: Tensor
-    """(L,) int64 liked items of all users, by user and time."""
-    like_offsets: Tensor
-    """(U + 1,) int64 where each user's likes begin in ``likes``."""
-    session_offsets: Tensor
-    """(U + 1,) int64 where each user's shown sessions begin in ``likes_before``."""
-    likes_before: Tensor
-    """(S,) int64 number of likes of the user before each session, by user and time."""
-
-    def history_before(self, user: Tensor, session: Tensor, recency: Tensor) -> Tensor:
-        """The last H likes before a logged session: (B, H) int64, oldest first, right-aligned, 0 = padding.
-
-        Args:
-            user: (B,) int64.
-            session: (B,) int64, of those users.
-            recency: (H,) int64, 0 … H − 1.
-        """
-        known = self.likes_before[session]  # (B,)
-        position = known[:, None] - len(recency) + recency  # (B, H), negative = padding
-        index = self.like_offsets[user][:, None] + position.clamp(min=0)
-        index = index.clamp(max=self.likes.shape[0] - 1)
-        return torch.where(position >= 0, self.likes[index], 0)
-
-    def to(self, device: torch.device | str) -> "Population":
-        """A copy on ``device``."""
-        return Population(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
-
-
-@dataclass(frozen=True)
-class World:
-    """Everything frozen about a world: one per device, shared by any number of simulators."""
-
-    response: FrozenResponse
-    population: Population
-    profiles: Tensor
-    """(U, P) float32."""
-    item_features: Tensor
-    """(N + 1, F) float32, row 0 zeros."""
-    slate_size: int
-    item_age: Tensor
-    """(N + 1,) int64 rank 1 … N of each item's first appearance in the logs, 0 for the padding."""
-    behaviours: tuple[Behaviour, ...] = LIKE
-    """What users may do with an item; the first is the positive response, which enters histories."""
-    item_feature_names: tuple[str, ...] = ()
-    """Length F; may be empty where nothing asks for them."""
-    ensemble: Ensemble | None = None
-    """How sure the response is, where the simulator was fitted with further models; see ``envs.ensemble``."""
-    item_money: Tensor | None = None
-    """(N + 1, A) float32, what one occurrence of each behaviour with an item moves; ``None``: 1 each."""
-
-    @property
-    def parents(self) -> tuple[int | None, ...]:
-        """Of each behaviour, the index of the one without which it cannot happen."""
-        names = [behaviour.name for behaviour in self.behaviours]
-        return tuple(None if b.after is None else names.index(b.after) for b in self.behaviours)
-
-    @property
-    def money(self) -> Tensor:
-        """``item_money`` (N + 1, A) float32, or ones."""
-        if self.item_money is not None:
-            return self.item_money
-        return torch.ones(len(self.item_features), len(self.behaviours), device=self.device)
-
-    @property
-    def num_items(self) -> int:
-        """N, without the padding item."""
-        return self.item_features.shape[0] - 1
-
-    @property
-    def device(self) -> torch.device:
-        """Where all tensors lie."""
-        return self.item_features.device
+from envs.transition import Observation, Transition
+from envs.world import World
+from envs.world_settings import WorldSettings
 
 
 class Simulator:
@@ -235,7 +57,7 @@ class Simulator:
             UserError: the live items or the candidate sets cannot fill a slate, a weight is of no behaviour, or
                 uncertainty has a price that nobody knows.
         """
-        self.catalogue = Catalogue.of(world, settings)
+        self.catalogue = Catalogue.of(world, settings.catalogue)
         live = self.catalogue.num_live  # the same at every clock
         pool = settings.candidates or live
         # Candidates can be used up (their slots then get no response); the catalogue cannot.
@@ -251,11 +73,14 @@ class Simulator:
         device = world.device
         self._arrivals = torch.Generator(device).manual_seed(stream_seed(seed, stream, 0))
         self._responses = torch.Generator(device).manual_seed(stream_seed(seed, stream, 1))
-        weights, self._miss = slot_weights(world, settings), miss_value(settings)
+        weights, self._miss = slot_weights(world, settings), miss_value(settings)  # (N + 1, A)
         self._cost = uncertainty_cost(world.ensemble, settings.uncertainty_penalty)
         # Else slots have values of their own.
         self.only_clicks_count = only_clicks_count(weights[1:], self._miss) and self._cost is None
-        self._weights = weights.to(device)  # (N + 1, A)
+        if (weights[1:] == weights[1]).all():
+            weights = weights[1]  # (A,): nothing to look up by item
+        self._weights = weights.to(device)
+        self._one_click = torch.tensor([UNIT], device=device)  # (1,)
         self.budgets = None if settings.budgets.clicks is None else Budgets(settings.budgets, world.money[:, 0])
         self._recency = torch.arange(settings.history_length, device=device)
         self._dynamics = (
@@ -277,6 +102,8 @@ class Simulator:
         self.patience = torch.zeros(num_users, dtype=torch.int64, device=device)  # thousandths
         self.steps = torch.zeros(num_users, dtype=torch.int64, device=device)
         self.clock = 0
+        self._vectors: Tensor | None = None
+        self._probabilities: Tensor | None = None
         self.restart(torch.ones(num_users, dtype=torch.bool, device=device))
 
     @property
@@ -298,19 +125,25 @@ class Simulator:
 
     @torch.no_grad()
     def probabilities(self) -> Tensor:
-        """True probabilities of the positive response (B, N + 1): what only an oracle knows."""
+        """True probabilities of the positive response (B, N + 1): what only an oracle knows.
+
+        Not to be changed in place: they are kept until the users' state changes.
+        """
         return self._all_probabilities()[0]
 
     @torch.no_grad()
     def expected_values(self) -> Tensor:
         """What each item's slot is worth in expectation (B, N + 1): what a myopic oracle ranks by."""
         p = self._all_probabilities()
-        values = torch.einsum("abn,na->bn", p, self._weights.to(p.dtype) / UNIT)
+        weights = self._weights.expand(p.shape[2], -1).to(p.dtype) / UNIT  # (N + 1, A)
+        values = torch.einsum("abn,na->bn", p, weights)
         values = values + self._miss / UNIT * (1 - p[0])
         return values if self._cost is None else values - self._cost.of_all(self.user, self.history)
 
     def _all_probabilities(self) -> Tensor:
         """(A, B, N + 1), each behaviour's own, not given another."""
+        if self._probabilities is not None:
+            return self._probabilities
         p = self.world.response.all_logits(self._user_vectors())
         if self._dynamics is not None:
             p[0] += self._dynamics.offset()
@@ -318,6 +151,7 @@ class Simulator:
         for behaviour, parent in enumerate(self.world.parents):
             if parent is not None:
                 p[behaviour] *= p[parent]
+        self._probabilities = p
         return p
 
     @torch.no_grad()
@@ -342,7 +176,8 @@ class Simulator:
         for behaviour, parent in enumerate(self.world.parents):
             if parent is not None:
                 response[..., behaviour] &= response[..., parent]
-        values = slot_values(response, self._weights[known], self._miss)  # (B, K) thousandths
+        weights = self._weights if self._weights.dim() == 1 else self._weights[known]
+        values = slot_values(response, weights, self._miss)  # (B, K) thousandths
         if self._cost is not None:
             values = values - self._cost(self.user, self.history, known)
         total, name, slate_size = values.sum(dim=1), self.settings.reward, slate.shape[1]
@@ -359,6 +194,7 @@ class Simulator:
         truncated = (steps >= self.settings.max_steps) & ~terminated
         self.patience, self.steps, self.history = patience, steps, history
         self.clock += 1
+        self._forget()
         if self.budgets is not None:
             self.budgets.advance(self.clock, known, response[..., 0], hold)
         if self.candidates is not None and self.settings.candidates_per == "request":
@@ -397,6 +233,7 @@ class Simulator:
         self.steps = torch.where(where, 0, self.steps)
         for part in self._running:
             part.arrive(where)
+        self._forget()
         if self.candidates is not None:  # after the history, which they avoid
             drawn = self._draw_candidates()
             self.candidates = torch.where(where[:, None], drawn, self.candidates)
@@ -451,10 +288,18 @@ class Simulator:
             self._signals.values = state["signals"].to(device)
         if self.budgets is not None:
             self.budgets.spent = state["spent"].to(device)
+        self._forget()
 
     def _user_vectors(self) -> Tensor:
-        z = self.world.response.user_vectors(self.user, self.history)
-        return z if self._dynamics is None else self._dynamics.user_vectors(z)
+        """(B, A·D), asked for by an oracle and again by the step that follows."""
+        if self._vectors is None:
+            z = self.world.response.user_vectors(self.user, self.history)
+            self._vectors = z if self._dynamics is None else self._dynamics.user_vectors(z)
+        return self._vectors
+
+    def _forget(self) -> None:
+        """What was computed of the users' state holds no longer."""
+        self._vectors = self._probabilities = None
 
     def _logged_history(self, user: Tensor, draw: Tensor) -> Tensor:
         population = self.world.population
@@ -468,7 +313,7 @@ class Simulator:
         if leaving == "never":
             return 0
         if leaving == "clicks":
-            total = slot_values(response[..., :1], torch.full_like(self._weights[0, :1], UNIT)).sum(dim=1)
+            total = slot_values(response[..., :1], self._one_click).sum(dim=1)
         return patience_cost(self.settings.reward, total, slate_size)
 
     def _draw_candidates(self) -> Tensor:
@@ -491,22 +336,6 @@ class Simulator:
                 *(() if self.budgets is None else (self.budgets.used_up,)),
             ),
         )
-
-
-def append_clicked(history: Tensor, slate: Tensor, click: Tensor, recency: Tensor) -> Tensor:
-    """Append the clicked items of ``slate`` in slot order and keep the last H.
-
-    Args:
-        history: (B, H) int64, right-aligned.
-        slate: (B, K) int64.
-        click: (B, K) bool.
-        recency: (H,) int64, 0 … H − 1.
-    """
-    rank = torch.where(click, click.cumsum(dim=1) - 1, slate.shape[1])  # misses go to a spare column
-    clicked = torch.zeros(slate.shape[0], slate.shape[1] + 1, dtype=slate.dtype, device=slate.device)
-    clicked.scatter_(1, rank, slate)
-    window = torch.cat([history, clicked], dim=1)
-    return window.gather(1, recency + click.sum(dim=1, keepdim=True))
 
 
 def _uniform_index(draw: Tensor, count: Tensor | int) -> Tensor:

@@ -3,19 +3,16 @@
 Glossary: N items, A behaviours.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from envs.errors import UserError
 from envs.reward import UNIT
+from envs.world import World
+from envs.world_settings import WorldSettings
 
-if TYPE_CHECKING:
-    from envs.simulator import World, WorldSettings
 
-
-def slot_weights(world: "World", settings: "WorldSettings") -> Tensor:
+def slot_weights(world: World, settings: WorldSettings) -> Tensor:
     """What each behaviour is worth with each item, in thousandths: (N + 1, A) int64, on the CPU.
 
     Raises:
@@ -25,7 +22,7 @@ def slot_weights(world: "World", settings: "WorldSettings") -> Tensor:
     return (world.money.cpu().double() * weights).round().long()
 
 
-def miss_value(settings: "WorldSettings") -> int:
+def miss_value(settings: WorldSettings) -> int:
     """What a slot without the positive response is worth, in thousandths.
 
     Raises:
@@ -36,7 +33,7 @@ def miss_value(settings: "WorldSettings") -> int:
     return round(settings.miss * UNIT)
 
 
-def behaviour_weights(world: "World", settings: "WorldSettings") -> Tensor:
+def behaviour_weights(world: World, settings: WorldSettings) -> Tensor:
     """What each behaviour is worth, in thousandths: (A,) int64, on the CPU.
 
     Raises:

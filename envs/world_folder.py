@@ -19,7 +19,7 @@ from envs.files import new_directory, read_json, write_json
 from envs.fit import FitReport, FitSettings
 from envs.fit_ensemble import FittedEnsemble
 from envs.response import FrozenResponse, ResponseModel
-from envs.simulator import Population, World
+from envs.world import Population, World
 
 _DESCRIPTION = "simulator.json"
 _WEIGHTS = "response.pt"

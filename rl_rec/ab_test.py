@@ -20,7 +20,8 @@ from envs.data.behaviours import positive
 from envs.data.dataset import Dataset
 from envs.progress import Progress, silent
 from envs.randomness import stream_seed
-from envs.simulator import World, WorldSettings
+from envs.world import World
+from envs.world_settings import WorldSettings
 from rl_rec.evaluation import Evaluation, MakePolicy, serve
 from rl_rec.ratios import ratio_lift
 

@@ -9,8 +9,9 @@ from envs.data.dataset import Split
 from envs.errors import UserError
 from envs.progress import Progress, silent
 from envs.randomness import stream_seed
-from envs.simulator import World, WorldSettings
+from envs.world import World
 from envs.world_folder import FittedWorld
+from envs.world_settings import WorldSettings
 from rl_rec.evaluation import Evaluation, MakePolicy, evaluate, normalised
 from rl_rec.reference import (
     OraclePolicy,

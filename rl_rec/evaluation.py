@@ -16,7 +16,9 @@ from torch import Tensor
 from envs.catalogue import Catalogue
 from envs.progress import Progress, silent
 from envs.randomness import stream_seed
-from envs.simulator import Simulator, World, WorldSettings
+from envs.simulator import Simulator
+from envs.world import World
+from envs.world_settings import WorldSettings
 from rl_rec.outcomes import Outcomes
 from rl_rec.policy import Policy
 from rl_rec.sweet_point import one_deliberate_miss
@@ -232,7 +234,7 @@ def serve(
         progress(first + len(batch), episodes, "users served")
     all_counts, depth = torch.cat(counted), torch.cat(depths)
     distinct = int((shown[1:] > 0).sum())
-    catalogue = Catalogue.of(world, settings)
+    catalogue = Catalogue.of(world, settings.catalogue)
     new = int(shown[catalogue.withheld].sum()) if catalogue.num_withheld else float("nan")
     return Evaluation(
         returns=torch.cat(returns),

@@ -4,7 +4,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from envs.simulator import Observation
+from envs.transition import Observation
 
 
 class Decision(NamedTuple):

@@ -11,8 +11,11 @@ from envs.data.dataset import Dataset, Split
 from envs.progress import Progress, silent
 from envs.randomness import stream_seed
 from envs.reward import UNIT, best_clicks, slate_reward
-from envs.simulator import Observation, Simulator, World, WorldSettings
+from envs.simulator import Simulator
 from envs.slot_weights import miss_value
+from envs.transition import Observation
+from envs.world import World
+from envs.world_settings import WorldSettings
 from rl_rec.evaluation import evaluate
 from rl_rec.policy import Decision
 from rl_rec.slates import mask_scores, top_k

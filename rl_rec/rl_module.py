@@ -13,7 +13,8 @@ from envs.catalogue import Catalogue
 from envs.randomness import seeded_weights
 from envs.rllib import world_from_env_config
 from envs.settings import Settings
-from envs.simulator import World, WorldSettings
+from envs.world import World
+from envs.world_settings import WorldSettings
 from rl_rec.policy import Policy
 from rl_rec.transitions import Transitions
 
@@ -46,7 +47,7 @@ class RecommenderModule(TorchRLModule, TargetNetworkAPI, InferenceOnlyAPI):
         world, rules = world_from_env_config(config["env_config"], config["device"])
         self.forbid_repeats = rules.repeats == "forbid"
         self.reward = rules.reward
-        self.catalogue = Catalogue.of(world, rules)
+        self.catalogue = Catalogue.of(world, rules.catalogue)
         # Features are data, not weights: they are not saved, and not sent to runners.
         self.register_buffer("profiles", world.profiles, persistent=False)
         self.register_buffer("item_features", world.item_features, persistent=False)

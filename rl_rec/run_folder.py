@@ -14,7 +14,8 @@ from typing import Any
 
 from envs.errors import UserError
 from envs.files import read_json, write_json
-from envs.simulator import World, WorldSettings
+from envs.world import World
+from envs.world_settings import WorldSettings
 from rl_rec.agents import Agent, find_agent
 from rl_rec.checkpoint import verify
 from rl_rec.policy import Policy

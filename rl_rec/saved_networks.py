@@ -8,7 +8,8 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from envs.errors import UserError
-from envs.simulator import World, WorldSettings
+from envs.world import World
+from envs.world_settings import WorldSettings
 
 NetworksT = TypeVar("NetworksT", bound=nn.Module)
 

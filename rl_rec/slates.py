@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from envs.simulator import Observation
+from envs.transition import Observation
 
 
 def mask_scores(scores: Tensor, observation: Observation, forbid_repeats: bool) -> Tensor:

@@ -20,8 +20,11 @@ from envs.reward import (
     patience_cost,
     slate_reward,
 )
-from envs.simulator import Observation, Simulator, World, WorldSettings
+from envs.simulator import Simulator
 from envs.slot_weights import miss_value, slot_weights
+from envs.transition import Observation
+from envs.world import World
+from envs.world_settings import WorldSettings
 from rl_rec.slates import mask_scores
 
 
@@ -74,7 +77,7 @@ def one_deliberate_miss(simulator: Simulator, observation: Observation, slate: T
         (B,) bool.
     """
     forbid = simulator.settings.repeats == "forbid"
-    p = mask_scores(simulator.probabilities(), observation, forbid)  # (B, N + 1), -inf: not to be shown
+    p = mask_scores(simulator.probabilities().clone(), observation, forbid)  # (B, N + 1), -inf: not to be shown
     own = p.gather(1, slate.clamp(0, simulator.world.num_items))
     own = own.masked_fill(~simulator.may_show(slate), float("-inf"))
     lowest = own.sort(dim=1).values[:, :2]  # (B, 2): one miss, and no second one

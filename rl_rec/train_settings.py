@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from envs.settings import Settings
-from envs.simulator import WorldSettings
+from envs.world_settings import WorldSettings
 
 AgentT = TypeVar("AgentT", bound=Settings)
 

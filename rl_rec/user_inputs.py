@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from envs import signals
-from envs.simulator import World, WorldSettings
+from envs.world import World
+from envs.world_settings import WorldSettings
 from rl_rec.encoder_settings import EncoderSettings
 
 

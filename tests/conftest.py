@@ -26,7 +26,7 @@ from envs.data.prepare import PrepareSettings, prepare
 from envs.data.synthetic import SyntheticSettings
 from envs.fit import FitReport, FitSettings
 from envs.response import FrozenResponse, ResponseModel, ResponseSettings
-from envs.simulator import Population, World
+from envs.world import Population, World
 
 torch.set_num_threads(1)
 

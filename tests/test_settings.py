@@ -5,7 +5,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from envs.errors import UserError
 from envs.settings import Settings
-from envs.simulator import WorldSettings
+from envs.world_settings import WorldSettings
 
 
 class Inner(Settings):

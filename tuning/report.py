@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from envs.files import new_directory, read_json
+from rl_rec.pages import templates
 from rl_rec.pictures import Picture
 from rl_rec.provenance import RUN_FILE
 from tuning.findings import Findings, Interval, Row, Table, answer, read_findings
@@ -40,13 +39,7 @@ def write_report(folder: Path, out: Path, overwrite: bool = False) -> dict[str, 
     if searched is not None:
         sections[0]["answer"] += searched["found"]
     content = {**_head(findings, searched is not None), "sections": sections, "searched": searched}
-    environment = Environment(
-        loader=PackageLoader("tuning", "templates"),
-        undefined=StrictUndefined,
-        autoescape=lambda name: name is not None and name.endswith(".html"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("tuning", "templates")
     with new_directory(out, overwrite=overwrite) as draft:
         for name in (PAGE, MARKDOWN):
             (draft / name).write_text(environment.get_template(name).render(content), encoding="utf-8")

@@ -16,7 +16,6 @@ from ray import tune
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.tune import Callback
 
-from envs import world_folder
 from envs.data.dataset import Split
 from envs.errors import UserError
 from envs.files import read_json, write_json
@@ -24,14 +23,14 @@ from envs.progress import Progress
 from envs.world_folder import FittedWorld
 from rl_rec.json_values import json_value
 from rl_rec.metrics import EVALUATION
-from rl_rec.provenance import RUN_FILE, describe_run, write_run
+from rl_rec.provenance import RUN_FILE, describe_run
 from rl_rec.run_folder import read_results
 from tuning import study as studies
 from tuning.schedulers import make_scheduler
 from tuning.search import Search, SearchPlan
 from tuning.study import Reporting
 from tuning.sweep import Value
-from tuning.training import check_new, load_same, only_one
+from tuning.training import begin, check_start, load_same, only_one
 from tuning.trial import CANDIDATE, SCORE, VALUES, last_values, prepare, tidy, trial_config, user_steps
 from tuning.trials import TotalProgress, run_trials
 
@@ -47,8 +46,7 @@ def check(plan: SearchPlan, out: Path) -> FittedWorld:
     Raises:
         UserError: ``out`` exists or cannot be made, the simulator cannot be read, or settings do not fit.
     """
-    check_new(out.resolve(), resume="rl-rec sweep --if-exists resume")
-    fitted = world_folder.load(plan.simulator.resolve())
+    fitted = check_start(plan.simulator, out, resume="rl-rec sweep --if-exists resume")
     plan.check(fitted)
     return fitted
 
@@ -77,13 +75,8 @@ def search(
         KeyboardInterrupt: somebody interrupted it; ``resume`` goes on.
     """
     fitted, out = check(plan, out), out.resolve()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make {out}: {error.strerror}") from None
-    with only_one(out):
-        seed, device = plan.search.seed, plan.base.device
-        write_run(out, describe_run(plan.describe(), seed, fitted.dataset.fingerprint, device))
+    seed, device = plan.search.seed, plan.base.device
+    with begin(out, describe_run(plan.describe(), seed, fitted.dataset.fingerprint, device)):
         return _go_on(plan, out, parallel, reporting, trackers)
 
 

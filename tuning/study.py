@@ -18,17 +18,15 @@ from typing import Any
 from ray import tune
 from ray.tune import Callback
 
-from envs import world_folder
-from envs.errors import UserError
 from envs.files import read_json, write_json
 from envs.progress import Progress, silent
 from envs.world_folder import FittedWorld
 from rl_rec.json_values import json_value
-from rl_rec.provenance import RUN_FILE, describe_run, write_run
+from rl_rec.provenance import RUN_FILE, describe_run
 from tuning.curves import draw_study
 from tuning.study_plan import StudyPlan, read_plan
 from tuning.study_tables import make_tables
-from tuning.training import check_new, load_same, only_one
+from tuning.training import begin, check_start, load_same, only_one
 from tuning.trial import prepare, tidy, trial_config, user_steps
 from tuning.trials import TotalProgress, run_trials
 
@@ -49,8 +47,7 @@ def check(plan: StudyPlan, out: Path) -> FittedWorld:
     Raises:
         UserError: ``out`` exists or cannot be made, the simulator cannot be read, or settings do not fit.
     """
-    check_new(out.resolve(), resume="rl-rec study")
-    fitted = world_folder.load(plan.simulator.resolve())
+    fitted = check_start(plan.simulator, out, resume="rl-rec study")
     plan.check(fitted)
     return fitted
 
@@ -82,12 +79,7 @@ def study(
         KeyboardInterrupt: somebody interrupted it; ``resume`` goes on.
     """
     fitted, out = check(plan, out), out.resolve()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make {out}: {error.strerror}") from None
-    with only_one(out):
-        write_run(out, describe_run(plan.describe(), 0, fitted.dataset.fingerprint, plan.base.device))
+    with begin(out, describe_run(plan.describe(), 0, fitted.dataset.fingerprint, plan.base.device)):
         return _go_on(plan, fitted, out, parallel, reporting, trackers)
 
 

@@ -14,8 +14,9 @@ from envs.data.dataset import Split
 from envs.errors import UserError
 from envs.files import read_json
 from envs.settings import Settings
-from envs.simulator import Simulator, WorldSettings
+from envs.simulator import Simulator
 from envs.world_folder import FittedWorld
+from envs.world_settings import WorldSettings
 from rl_rec.agents import Agent, find_agent
 from rl_rec.comparison import REFERENCES
 from rl_rec.provenance import RUN_FILE

@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -50,9 +50,8 @@ def check(agent: Agent, simulator: Path, settings: TrainSettings[Any], out: Path
         UserError: ``out`` exists or cannot be made, the simulator cannot be read, or the settings do not fit
             its world or each other.
     """
-    simulator, out = simulator.resolve(), out.resolve()
-    check_new(out, resume="rl-rec train")
-    fitted = world_folder.load(simulator)
+    simulator = simulator.resolve()
+    fitted = check_start(simulator, out, resume="rl-rec train")
     check_settings(agent, simulator, fitted, settings)
     return describe_run(
         {"algorithm": agent.name, "simulator": str(simulator), "settings": settings},
@@ -62,17 +61,19 @@ def check(agent: Agent, simulator: Path, settings: TrainSettings[Any], out: Path
     )
 
 
-def check_new(out: Path, resume: str) -> None:
-    """Check that the folder ``out`` can be made; ``resume`` is the command that goes on with one.
+def check_start(simulator: Path, out: Path, resume: str) -> FittedWorld:
+    """Load the simulator once the folder ``out`` can be made; ``resume`` is the command that goes on with one.
 
     Raises:
-        UserError: it exists, or its parent cannot be written.
+        UserError: ``out`` exists, its parent cannot be written, or the simulator cannot be read.
     """
+    out = out.resolve()
     if not untouched(out):
         raise UserError(f"{out} exists already; name another folder, or go on with: {resume} --resume {out}")
     parent = next(folder for folder in out.parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise UserError(f"cannot write to {parent}: choose another --out")
+    return world_folder.load(simulator.resolve())
 
 
 def untouched(out: Path) -> bool:
@@ -111,12 +112,7 @@ def train(
         KeyboardInterrupt: somebody interrupted it; ``resume`` goes on.
     """
     described, out = check(agent, simulator, settings, out), out.resolve()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make {out}: {error.strerror}") from None
-    with only_one(out):
-        write_run(out, described)
+    with begin(out, described):
         return _start(RunFolder(out), progress, trackers)
 
 
@@ -162,6 +158,22 @@ def resume(out: Path, progress: Progress = silent) -> RunFolder:
     check_resume(run)
     with only_one(run.path):
         return _go_on(run, progress)
+
+
+@contextmanager
+def begin(out: Path, described: Mapping[str, Any]) -> Iterator[None]:
+    """Make the folder ``out``, hold it, and let it say what it is: ``described`` is its ``run.json``.
+
+    Raises:
+        UserError: it cannot be made, or another process holds it.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make {out}: {error.strerror}") from None
+    with only_one(out):
+        write_run(out, described)
+        yield
 
 
 @contextmanager

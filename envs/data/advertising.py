@@ -21,6 +21,7 @@ from envs.data.logs import Logs
 from envs.data.sessions import Origin, build_sessions
 from envs.data.synthetic import (
     EXPOSURES_PER_CHUNK,
+    PlantedSettings,
     Popularity,
     SyntheticSettings,
     World,
@@ -31,26 +32,19 @@ from envs.data.synthetic import (
     timestamps,
 )
 from envs.errors import UserError
-from envs.settings import Settings
 
 BEHAVIOURS = (Behaviour("click"), Behaviour("conversion", after="click"))
 
 
-class AdvertisingSettings(Settings):
+class AdvertisingSettings(PlantedSettings):
     """The size of the world, its market, and what the logs show of it."""
 
     users: int = Field(2000, ge=10)
     """Number of users."""
     ads: int = Field(2000, ge=20)
     """Number of ads."""
-    sessions_per_user: float = Field(10.0, ge=1.0, le=10_000.0)
-    """Mean number of slates per user (at least one each)."""
-    taste_dim: int = Field(8, ge=2, le=256)
-    """Dimensions of taste."""
     clusters: int = Field(16, ge=1, le=1024)
     """Clusters of tastes, which are also the categories of ads."""
-    spread: float = Field(0.7, ge=0.0, le=10.0)
-    """Size of a user's or ad's own deviation relative to its cluster."""
     strength: float = Field(4.0, ge=0.0, le=50.0)
     """Weight of the match of user and ad in the logit of a click."""
     appeal: float = Field(0.5, ge=0.0, le=10.0)
@@ -71,29 +65,22 @@ class AdvertisingSettings(Settings):
     """Value of the conversions that a click of mean quality brings, in bids; below 1 advertisers lose money."""
     value_spread: float = Field(0.3, ge=0.0, le=5.0)
     """Deviation of the logarithm of values beside what bids say of them."""
-    popularity_skew: float = Field(1.0, ge=0.0, le=3.0)
-    """Exponent of the Zipf law of half of the logs' candidates; the other half is uniform."""
     retrieved: int = Field(100, ge=1, le=10_000)
-    """Candidates of each logged request."""
+    """Candidates of each logged request: half of them by popularity, the other half uniform."""
     prediction_noise: float = Field(0.5, ge=0.0, le=10.0)
     """Error of the click predictions by which the logs' system ranked, in the logit."""
     exploration: float = Field(0.5, ge=0.0, le=10.0)
     """Temperature of its draws from softmax(log(bid × predicted click probability) / temperature)."""
     random_share: float = Field(0.1, ge=0.0, lt=1.0)
     """Share of the slates that are drawn uniformly, and marked so."""
-    profile_noise: float = Field(1.0, ge=0.0, le=10.0)
-    """Noise of the profile, relative to taste."""
-    item_noise: float = Field(0.3, ge=0.0, le=10.0)
-    """Noise of the ads' features, relative to style."""
     quality_noise: float = Field(0.5, ge=0.0, le=10.0)
     """Noise of the quality score, relative to the deviation of quality."""
 
     @property
     def planted(self) -> SyntheticSettings:
         """The world of tastes and clicks beneath."""
-        shared = ("users", "taste_dim", "clusters", "spread", "strength", "appeal")
-        fields = {name: getattr(self, name) for name in shared}
-        return SyntheticSettings(items=self.ads, like_rate=self.click_rate, **fields)
+        shared = {name: getattr(self, name) for name in PlantedSettings.model_fields}
+        return SyntheticSettings(items=self.ads, like_rate=self.click_rate, **shared)
 
 
 @dataclass(frozen=True, eq=False)

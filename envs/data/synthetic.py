@@ -25,13 +25,11 @@ CANDIDATES = 32
 _SECONDS_PER_EXPOSURE = 10
 
 
-class SyntheticSettings(Settings):
-    """The size of the world, how personal its tastes are, and what the logs show of it."""
+class PlantedSettings(Settings):
+    """Users and items with planted tastes, and what a learner sees of them: common to all drawn worlds."""
 
     users: int = Field(1000, ge=10)
     """Number of users."""
-    items: int = Field(500, ge=20)
-    """Number of items."""
     sessions_per_user: float = Field(10.0, ge=1.0, le=10_000.0)
     """Mean number of slates per user (at least one each); more makes longer histories."""
     taste_dim: int = Field(8, ge=2, le=256)
@@ -44,18 +42,25 @@ class SyntheticSettings(Settings):
     """Weight of the taste in the logit; raising it widens the gap between personal and constant slates."""
     appeal: float = Field(0.4, ge=0.0, le=10.0)
     """Deviation, in the logit, of how much everybody likes an item; raising it favours constant slates."""
-    like_rate: float = Field(0.22, gt=0.0, lt=1.0)
-    """Mean like probability of a random user and a random item; the offset is solved for it."""
     popularity_skew: float = Field(1.0, ge=0.0, le=3.0)
     """Exponent of the Zipf law of popular exposures; 0 is uniform."""
-    popular_share: float = Field(0.4, ge=0.0, le=1.0)
-    """Share of exposures drawn by popularity."""
-    personal_share: float = Field(0.3, ge=0.0, le=1.0)
-    """Share of exposures drawn by the user's taste; what both shares leave is drawn uniformly."""
     profile_noise: float = Field(1.0, ge=0.0, le=10.0)
     """Noise of the profile, relative to taste; raising it makes the history more telling than the profile."""
     item_noise: float = Field(0.3, ge=0.0, le=10.0)
     """Noise of the item features, relative to style."""
+
+
+class SyntheticSettings(PlantedSettings):
+    """The size of the world, how personal its tastes are, and what the logs show of it."""
+
+    items: int = Field(500, ge=20)
+    """Number of items."""
+    like_rate: float = Field(0.22, gt=0.0, lt=1.0)
+    """Mean like probability of a random user and a random item; the offset is solved for it."""
+    popular_share: float = Field(0.4, ge=0.0, le=1.0)
+    """Share of exposures drawn by popularity."""
+    personal_share: float = Field(0.3, ge=0.0, le=1.0)
+    """Share of exposures drawn by the user's taste; what both shares leave is drawn uniformly."""
 
     @model_validator(mode="after")
     def _check_shares(self) -> Self:

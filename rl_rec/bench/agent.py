@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from envs.catalogue import Catalogue
 from envs.randomness import seeded_weights, stream_seed
-from envs.simulator import Observation, Simulator, World
+from envs.simulator import Simulator
+from envs.transition import Observation
+from envs.world import World
 from rl_rec.bench.plain import PlainHAC
 from rl_rec.bench.plain_hsrl import PlainHSRL
 from rl_rec.bench.settings import BenchSettings, agent_name
@@ -100,7 +102,7 @@ class _HAC(BenchAgent):
 
 class _HSRL(BenchAgent):
     def make_networks(self, profile_features: int, item_features: int) -> HSRLNetworks:
-        live = Catalogue.of(self.world, self.settings.rules).live_at(0)
+        live = Catalogue.of(self.world, self.settings.rules.catalogue).live_at(0)
         codebook, tokens = catalogue_sids(self.world, self.agent, live)
         self.trie = Trie(tokens, codebook.sizes, self.world.item_features)
         centres = [torch.from_numpy(level) for level in codebook.centres]

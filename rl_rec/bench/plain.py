@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from envs.errors import UserError
-from envs.simulator import Observation, World
+from envs.transition import Observation
+from envs.world import World
 from rl_rec.encoder import EncoderLayer, StateEncoder
 from rl_rec.hac.config import HACSettings
 from rl_rec.hac.networks import HACNetworks

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from envs.errors import UserError
 from envs.reward import MISS, UNIT
-from envs.simulator import Observation, World
+from envs.transition import Observation
+from envs.world import World
 from rl_rec.bench.plain import encode
 from rl_rec.hsrl.config import HSRLSettings
 from rl_rec.hsrl.networks import HierarchicalPolicy, HSRLNetworks

@@ -3,7 +3,7 @@
 from typing import Any
 
 from envs.env_config import ENV_ID
-from envs.simulator import World
+from envs.world import World
 from rl_rec.agents import find_agent
 from rl_rec.bench.settings import BenchSettings, agent_name
 

@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import Field
 
 from envs.settings import Settings
-from envs.simulator import WorldSettings
+from envs.world_settings import WorldSettings
 from rl_rec.bench.world import WorldSizes
 from rl_rec.hac.config import HACSettings
 from rl_rec.hsrl.config import HSRLSettings

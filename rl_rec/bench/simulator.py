@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
+from envs.history import append_clicked
 from envs.progress import Progress
 from envs.randomness import stream_seed
-from envs.simulator import Simulator, append_clicked
+from envs.simulator import Simulator
 from rl_rec.bench.measure import description, measure
 from rl_rec.bench.settings import BenchSettings
 from rl_rec.bench.world import random_world

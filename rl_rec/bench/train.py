@@ -12,7 +12,9 @@ from envs.catalogue import Catalogue
 from envs.errors import UserError
 from envs.progress import Progress
 from envs.randomness import stream_seed
-from envs.simulator import Observation, Simulator, World
+from envs.simulator import Simulator
+from envs.transition import Observation
+from envs.world import World
 from rl_rec.bench import agent
 from rl_rec.bench.measure import Clock, Split, description, measure, ratio
 from rl_rec.bench.settings import BenchSettings, agent_name, bench_settings
@@ -35,7 +37,7 @@ class TrainingLoop(abc.ABC):
         Raises:
             UserError: what the plain version does not spell out.
         """
-        if not Catalogue.of(world, settings.rules).always_all:
+        if not Catalogue.of(world, settings.rules.catalogue).always_all:
             raise UserError("the plain loop knows whole catalogues only: leave rules.catalogue as it is")
         self.settings, self.agent = settings, agent.make(settings, world)
         self.networks, self.targets = self.agent.networks, self.agent.targets

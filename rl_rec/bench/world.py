@@ -9,7 +9,7 @@ from pydantic import Field
 from envs.randomness import seeded_weights, stream_seed
 from envs.response import FrozenResponse, ResponseModel, ResponseSettings
 from envs.settings import Settings
-from envs.simulator import Population, World
+from envs.world import Population, World
 
 SESSIONS = 10
 """Logged sessions of each user; the first finds a short history, the others a full one."""

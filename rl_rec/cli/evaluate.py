@@ -85,7 +85,7 @@ def evaluate(
 
     from envs import world_folder
     from envs.data.dataset import Split
-    from envs.simulator import WorldSettings
+    from envs.world_settings import WorldSettings
     from rl_rec.comparison import Comparison
     from rl_rec.run_folder import RunFolder
 

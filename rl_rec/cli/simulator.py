@@ -132,7 +132,7 @@ def report(
     they serve, e.g. --set world.reward=sweet_point.
     """
     from envs import world_folder
-    from envs.simulator import WorldSettings
+    from envs.world_settings import WorldSettings
     from rl_rec.simulator_report.page import write_report
 
     rules = WorldSettings().with_overrides([assignment.removeprefix("world.") for assignment in assignments])

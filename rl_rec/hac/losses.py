@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from envs.simulator import Observation
+from envs.transition import Observation
 from rl_rec.hac.config import HACSettings
 from rl_rec.hac.networks import HACNetworks
 from rl_rec.scoring.losses import (

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.errors import UserError
-from envs.simulator import World
+from envs.world import World
 from envs.world_folder import FittedWorld
 from rl_rec.hsrl.config import HSRLSettings
 from rl_rec.sids import folder

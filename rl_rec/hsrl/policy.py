@@ -9,7 +9,9 @@ from torch import Tensor
 from typing_extensions import Self
 
 from envs.errors import UserError
-from envs.simulator import Observation, World, WorldSettings
+from envs.transition import Observation
+from envs.world import World
+from envs.world_settings import WorldSettings
 from rl_rec.hsrl.config import HSRLSettings
 from rl_rec.hsrl.likelihood import first_occurrence, token_log_probs
 from rl_rec.hsrl.networks import HSRLNetworks, State, Tables

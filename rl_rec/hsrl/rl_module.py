@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.errors import UserError
-from envs.simulator import World, WorldSettings
+from envs.world import World
+from envs.world_settings import WorldSettings
 from rl_rec.hsrl.catalogue import catalogue_sids
 from rl_rec.hsrl.config import HSRLSettings
 from rl_rec.hsrl.losses import Predictions, losses, predict

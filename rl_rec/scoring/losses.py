@@ -11,7 +11,7 @@ from torch import Tensor
 
 from envs.catalogue import Catalogue
 from envs.reward import RewardName
-from envs.simulator import Observation
+from envs.transition import Observation
 from rl_rec.slates import mask_scores
 from rl_rec.transitions import Transitions
 

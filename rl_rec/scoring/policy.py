@@ -8,7 +8,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from typing_extensions import Self
 
-from envs.simulator import Observation, World, WorldSettings
+from envs.transition import Observation
+from envs.world import World
+from envs.world_settings import WorldSettings
 from rl_rec.policy import Decision
 from rl_rec.saved_networks import load_networks
 from rl_rec.scoring.config import ScoringSettings

@@ -4,7 +4,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from envs.simulator import World, WorldSettings
+from envs.world import World
+from envs.world_settings import WorldSettings
 from rl_rec.rl_module import RecommenderModule
 from rl_rec.scoring.losses import WorldView
 from rl_rec.scoring.networks import ScoringNetworks

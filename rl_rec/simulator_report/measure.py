@@ -17,7 +17,7 @@ from envs.examples import Slates
 from envs.fit import asked_responses, predict
 from envs.fit_ensemble import slate_uncertainty
 from envs.predictors import Predictor, simple_predictors
-from envs.simulator import World
+from envs.world import World
 from envs.world_folder import FittedWorld
 from rl_rec.simulator_report.groups import groups
 

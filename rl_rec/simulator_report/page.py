@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from envs.data.dataset import Split
 from envs.data.sessions import Origin
 from envs.files import new_directory, write_json
 from envs.progress import Progress, silent
-from envs.simulator import WorldSettings
 from envs.world_folder import FittedWorld
+from envs.world_settings import WorldSettings
 from rl_rec.json_values import json_value
+from rl_rec.pages import templates
 from rl_rec.simulator_report.findings import is_off, sentences
 from rl_rec.simulator_report.measure import LogFound, measure
 from rl_rec.simulator_report.pictures import draw_gaps, draw_reliability, draw_support
@@ -118,13 +118,7 @@ def write_report(
                 "ensemble": "none" if ensemble is None else f"{len(ensemble.models)} further models",
             },
         }
-        environment = Environment(
-            loader=PackageLoader("rl_rec.simulator_report", "."),
-            undefined=StrictUndefined,
-            autoescape=lambda name: name is not None and name.endswith(".html"),
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
+        environment = templates("rl_rec.simulator_report", ".")
         for file, template in _TEMPLATES.items():
             (draft / file).write_text(environment.get_template(template).render(content), encoding="utf-8")
         for picture in pictures:

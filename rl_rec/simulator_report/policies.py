@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.progress import Progress, silent
-from envs.simulator import World, WorldSettings
+from envs.world import World
 from envs.world_folder import FittedWorld
+from envs.world_settings import WorldSettings
 from rl_rec.comparison import reference_names, reference_policy
 from rl_rec.evaluation import Evaluation, evaluate, normalised
 

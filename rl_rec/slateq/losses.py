@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from envs.simulator import Observation
+from envs.transition import Observation
 from rl_rec.scoring.losses import WorldView, bellman_target, supervision_loss, td_loss
 from rl_rec.slateq.config import SlateQSettings
 from rl_rec.slateq.networks import SlateQNetworks

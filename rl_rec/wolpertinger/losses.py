@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from envs.simulator import Observation
+from envs.transition import Observation
 from rl_rec.scoring.losses import WorldView, bellman_target, policy_loss, td_loss
 from rl_rec.transitions import Transitions
 from rl_rec.wolpertinger.config import WolpertingerSettings

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import torch
 
-from envs.simulator import Simulator, World, WorldSettings
+from envs.simulator import Simulator
+from envs.world import World
+from envs.world_settings import WorldSettings
 from rl_rec.agents import find_agent
 from rl_rec.evaluation import evaluate, normalised
 from rl_rec.reference import OraclePolicy, RandomPolicy

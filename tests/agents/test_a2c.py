@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from envs.errors import UserError
-from envs.simulator import Observation
+from envs.transition import Observation
 from rl_rec.a2c.config import A2CSettings
 from rl_rec.a2c.losses import losses, predict
 from rl_rec.a2c.policy import A2CPolicy

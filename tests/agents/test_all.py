@@ -5,7 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from envs.simulator import Observation, Simulator, World, WorldSettings
+from envs.simulator import Simulator
+from envs.transition import Observation
+from envs.world import World
+from envs.world_settings import WorldSettings
 from rl_rec.agents import AGENTS, find_agent
 from rl_rec.replay import Replay
 from rl_rec.rollout import Rollout

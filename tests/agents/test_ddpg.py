@@ -2,7 +2,7 @@
 
 import torch
 
-from envs.simulator import Observation
+from envs.transition import Observation
 from rl_rec.ddpg.losses import losses, predict
 from rl_rec.ddpg.policy import DDPGPolicy
 from tests.agents.by_hand import Hand, fill, moved_by, transitions

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from envs.simulator import Observation
+from envs.transition import Observation
 from rl_rec.ddpg_ra.losses import losses, predict, representation_loss, slate_log_probs
 from tests.agents.by_hand import Hand, fill, moved_by, transitions
 

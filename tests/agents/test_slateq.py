@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from envs.simulator import Observation
+from envs.transition import Observation
 from rl_rec.slateq.losses import losses, predict
 from rl_rec.slateq.policy import SlateQPolicy
 from tests.agents.by_hand import Hand, fill, transitions

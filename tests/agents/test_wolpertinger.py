@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from envs.simulator import Observation
+from envs.transition import Observation
 from rl_rec.wolpertinger.losses import losses, predict
 from rl_rec.wolpertinger.networks import nearness
 from rl_rec.wolpertinger.policy import WolpertingerPolicy

@@ -11,7 +11,10 @@ import torch
 from envs.budgets import BudgetSettings
 from envs.data.behaviours import Behaviour
 from envs.errors import UserError
-from envs.simulator import Simulator, Transition, World, WorldSettings
+from envs.simulator import Simulator
+from envs.transition import Transition
+from envs.world import World
+from envs.world_settings import WorldSettings
 from rl_rec.reference import OraclePolicy
 from rl_rec.rollout import Rollout
 from rl_rec.scoring.losses import WorldView

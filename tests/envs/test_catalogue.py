@@ -12,9 +12,11 @@ from envs.data.dataset import Dataset, Split
 from envs.errors import UserError
 from envs.fit import FitSettings
 from envs.response import ResponseModel, ResponseSettings
-from envs.simulator import Simulator, World, WorldSettings
+from envs.simulator import Simulator
 from envs.slate_env import SlateVectorEnv
+from envs.world import World
 from envs.world_folder import FittedWorld
+from envs.world_settings import WorldSettings
 
 MakeWorld = Callable[..., World]
 ALWAYS = 40.0  # logit
@@ -234,7 +236,7 @@ def test_the_schedule_is_the_same_on_a_gpu():
 
 def test_a_world_knows_the_age_of_its_items(small_world: MakeWorld, dataset: Dataset):
     aged = replace(small_world(items=10), item_age=torch.tensor([0, *range(10, 0, -1)]))
-    assert items_of(Catalogue.of(aged, rules(withheld=0.2)).withheld) == [1, 2]
+    assert items_of(Catalogue.of(aged, rules(withheld=0.2).catalogue).withheld) == [1, 2]
 
     model = ResponseModel(dataset.user_features.shape[1], dataset.item_features.shape[1], ResponseSettings())
     world = FittedWorld(dataset, model, FitSettings()).world([Split.TEST])

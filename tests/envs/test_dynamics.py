@@ -11,7 +11,9 @@ from envs.data.behaviours import Behaviour
 from envs.dynamics import Dynamics, item_trait
 from envs.errors import UserError
 from envs.signals import DECAYS, Signals, width
-from envs.simulator import Simulator, World, WorldSettings
+from envs.simulator import Simulator
+from envs.world import World
+from envs.world_settings import WorldSettings
 
 MakeWorld = Callable[..., World]
 ALWAYS = 40.0
@@ -173,6 +175,26 @@ def test_a_saved_simulator_goes_on_bit_equal(films: World):
         assert torch.equal(one.probabilities(), other.probabilities())
         assert one._dynamics is not None and other._dynamics is not None
         assert torch.equal(one._dynamics.state["taste"], other._dynamics.state["taste"])
+
+
+@pytest.mark.parametrize("change", ["advance", "restart", "load"])
+def test_nothing_is_known_of_a_state_that_has_passed(films: World, change: str):
+    settings = rules(trust=3.0, satiation=1.0, drift=0.5)
+    changed, fresh, moved = (Simulator(films, settings, num_users=3, seed=seed) for seed in (0, 1, 2))
+    slate = torch.tensor([[1, 2]] * 3)
+    changed.step(slate)
+    moved.step(slate)
+    before = changed.probabilities()
+    if change == "advance":
+        changed.advance(slate)
+    elif change == "restart":
+        changed.restart(torch.ones(3, dtype=torch.bool))
+    else:
+        changed.load_state_dict(moved.state_dict())
+    fresh.load_state_dict(changed.state_dict())
+    assert not torch.equal(changed.probabilities(), before)
+    assert torch.equal(changed.probabilities(), fresh.probabilities())
+    assert torch.equal(changed.advance(slate).response, fresh.advance(slate).response)
 
 
 def test_without_effects_nothing_changes(small_world: MakeWorld):

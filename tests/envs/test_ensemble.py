@@ -20,7 +20,9 @@ from envs.examples import Slates
 from envs.fit import FitReport, FitSettings, asked_responses, predict
 from envs.fit_ensemble import FittedEnsemble, bootstrap_users, fit_ensemble, slate_uncertainty
 from envs.response import FrozenResponse, ResponseModel, ResponseSettings
-from envs.simulator import Simulator, World, WorldSettings
+from envs.simulator import Simulator
+from envs.world import World
+from envs.world_settings import WorldSettings
 
 MakeWorld = Callable[..., World]
 SETTINGS = FitSettings(

@@ -9,8 +9,9 @@ from gymnasium.vector import AutoresetMode
 
 from envs.env_config import EnvConfig
 from envs.errors import UserError
-from envs.simulator import Simulator, WorldSettings
+from envs.simulator import Simulator
 from envs.slate_env import SlateEnv, SlateVectorEnv
+from envs.world_settings import WorldSettings
 
 RULES = {"history_length": 5, "max_steps": 6}
 

@@ -14,7 +14,8 @@ from envs.fit import FitSettings
 from envs.logged import LoggedSlates
 from envs.response import ResponseModel
 from envs.signals import width
-from envs.simulator import World, WorldSettings
+from envs.world import World
+from envs.world_settings import WorldSettings
 
 H = 5
 
@@ -109,7 +110,7 @@ def test_withheld_items_are_not_met(logs):
     rules = WorldSettings(history_length=H, catalogue={"withheld": 0.3, "rule": "newest"})
     slates = LoggedSlates(*logs, rules, 0)
     rows = slates.take(len(slates))
-    live = Catalogue.of(logs[1], rules).live_at(0)
+    live = Catalogue.of(logs[1], rules.catalogue).live_at(0)
     shown = rows["slate"].long()
     assert (live[shown] | (shown == 0)).all() and (shown == 0).any() and (shown > 0).any()
     assert not rows["click"][shown == 0].any()

@@ -7,7 +7,8 @@ import torch
 
 from envs.fit import response_loss
 from envs.response import FrozenResponse, ResponseModel, ResponseSettings
-from envs.simulator import Simulator, WorldSettings
+from envs.simulator import Simulator
+from envs.world_settings import WorldSettings
 
 ITEMS, USERS, HISTORY = 20, 6, 7
 

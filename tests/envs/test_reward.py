@@ -17,7 +17,8 @@ from envs.reward import (
     slot_reward,
     slot_values,
 )
-from envs.simulator import Simulator, WorldSettings
+from envs.simulator import Simulator
+from envs.world_settings import WorldSettings
 
 SWEET, MEAN = "sweet_point", "mean_with_cost"
 NAMES: list[RewardName] = [MEAN, SWEET]

@@ -11,9 +11,13 @@ from envs.data.behaviours import Behaviour
 from envs.data.dataset import Dataset, Split
 from envs.errors import UserError
 from envs.fit import FitSettings
+from envs.history import append_clicked
 from envs.response import ResponseModel, ResponseSettings
-from envs.simulator import Population, Simulator, Transition, World, WorldSettings, append_clicked
+from envs.simulator import Simulator
+from envs.transition import Transition
+from envs.world import Population, World
 from envs.world_folder import FittedWorld
+from envs.world_settings import WorldSettings
 
 MakeWorld = Callable[..., World]
 ALWAYS, NEVER = 40.0, -40.0  # logits

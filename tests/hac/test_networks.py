@@ -5,7 +5,7 @@ import io
 import pytest
 import torch
 
-from envs.simulator import Observation
+from envs.transition import Observation
 from rl_rec.hac.networks import HyperNetworkScorer
 from rl_rec.hac.policy import HACPolicy
 from rl_rec.item_encoder import ItemEncoder

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from envs.randomness import seeded_weights
-from envs.simulator import Observation
+from envs.transition import Observation
 from rl_rec.hsrl.config import HSRLSettings
 from rl_rec.hsrl.losses import Predictions, predict
 from rl_rec.hsrl.networks import HSRLNetworks, State, Tables

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from envs.randomness import seeded_weights
-from envs.simulator import Simulator, World
+from envs.simulator import Simulator
+from envs.world import World
 from rl_rec.hsrl.config import HSRLSettings
 from rl_rec.hsrl.losses import losses, predict
 from rl_rec.hsrl.networks import HSRLNetworks

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from envs.errors import UserError
-from envs.simulator import Simulator, WorldSettings
+from envs.simulator import Simulator
+from envs.world_settings import WorldSettings
 from rl_rec.hsrl.config import HSRLSettings
 from rl_rec.hsrl.networks import HSRLNetworks
 from rl_rec.hsrl.policy import HSRLPolicy

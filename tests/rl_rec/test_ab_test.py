@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from envs.simulator import WorldSettings
+from envs.world_settings import WorldSettings
 from rl_rec.ab_test import (
     Arms,
     Traffic,

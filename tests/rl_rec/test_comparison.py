@@ -12,8 +12,8 @@ from envs.dynamics import DynamicsSettings
 from envs.errors import UserError
 from envs.fit import FitSettings
 from envs.response import ResponseModel, ResponseSettings
-from envs.simulator import WorldSettings
 from envs.world_folder import FittedWorld
+from envs.world_settings import WorldSettings
 from rl_rec.comparison import REFERENCES, Comparison, reference_names
 from rl_rec.reference import OraclePolicy
 

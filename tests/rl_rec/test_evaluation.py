@@ -9,7 +9,10 @@ import torch
 
 from envs.catalogue import CatalogueSettings
 from envs.ensemble import Ensemble
-from envs.simulator import Observation, Simulator, World, WorldSettings
+from envs.simulator import Simulator
+from envs.transition import Observation
+from envs.world import World
+from envs.world_settings import WorldSettings
 from rl_rec.evaluation import Evaluation, evaluate, normalised
 from rl_rec.policy import Decision, Policy
 from rl_rec.reference import OraclePolicy, RandomPolicy, RankingPolicy

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from envs.data.behaviours import LIKE, Behaviour
-from envs.simulator import WorldSettings
+from envs.world_settings import WorldSettings
 from rl_rec.ab_test import Traffic, analyse, serve_both
 from rl_rec.cli.compare import render
 from rl_rec.evaluation import evaluate

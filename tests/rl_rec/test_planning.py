@@ -8,7 +8,8 @@ import torch
 from scipy.special import expit
 
 from envs.dynamics import DynamicsSettings, item_trait
-from envs.simulator import World, WorldSettings
+from envs.world import World
+from envs.world_settings import WorldSettings
 from rl_rec.evaluation import evaluate
 from rl_rec.planning import worth_of_planning
 from rl_rec.reference import OraclePolicy, PenalisedOracle

@@ -10,7 +10,9 @@ from envs.catalogue import CatalogueSettings
 from envs.data.dataset import Split
 from envs.data.prepare import PrepareSettings, prepare
 from envs.data.synthetic import SyntheticSettings
-from envs.simulator import Simulator, World, WorldSettings
+from envs.simulator import Simulator
+from envs.world import World
+from envs.world_settings import WorldSettings
 from rl_rec.evaluation import evaluate
 from rl_rec.reference import (
     OraclePolicy,

@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from envs.catalogue import CatalogueSettings
-from envs.simulator import Observation, Simulator, World, WorldSettings
+from envs.simulator import Simulator
+from envs.transition import Observation
+from envs.world import World
+from envs.world_settings import WorldSettings
 from rl_rec.policy import Decision
 from rl_rec.reference import RandomPolicy
 from rl_rec.rollout import EpisodeStatistics, Rollout

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from envs.errors import UserError
-from envs.simulator import Simulator, WorldSettings
+from envs.simulator import Simulator
+from envs.world_settings import WorldSettings
 from rl_rec.agents import find_agent
 from rl_rec.checkpoint import seal
 from rl_rec.hac.config import HACSettings

@@ -18,8 +18,8 @@ from envs.errors import UserError
 from envs.fit import FitSettings
 from envs.fit_ensemble import FittedEnsemble
 from envs.response import ResponseModel, ResponseSettings
-from envs.simulator import WorldSettings
 from envs.world_folder import FittedWorld
+from envs.world_settings import WorldSettings
 from rl_rec.evaluation import Evaluation
 from rl_rec.simulator_report.findings import is_off, sentences
 from rl_rec.simulator_report.groups import groups, popularity_deciles
@@ -298,6 +298,7 @@ def test_the_page_stands_by_itself(fitted: FittedWorld, tmp_path: Path, quick: N
     assert seen[-1] == (4, 4) and len(seen) == 4
     assert result["page"] == str(tmp_path / "report" / "index.html")
     assert page.count("<svg") == 3 and not any(word in page for word in ("<script", "<link", "src="))
+    assert "--accent:" in page  # the look that all reports share
     for sentence in figures["findings"]:
         assert f"- {sentence}" in text
     assert "Calibration by group, logged slates" in page and "gradient boosting" in page

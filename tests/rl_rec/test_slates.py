@@ -5,7 +5,7 @@ from itertools import permutations
 import pytest
 import torch
 
-from envs.simulator import Observation
+from envs.transition import Observation
 from rl_rec.slates import mask_scores, plackett_luce_log_probs, sample_without_replacement, top_k
 
 INF = float("inf")

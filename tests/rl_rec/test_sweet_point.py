@@ -5,7 +5,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from envs.simulator import Simulator, World, WorldSettings
+from envs.simulator import Simulator
+from envs.world import World
+from envs.world_settings import WorldSettings
 from rl_rec.evaluation import evaluate
 from rl_rec.policy import Decision
 from rl_rec.reference import OraclePolicy, RankingPolicy
@@ -80,6 +82,25 @@ def test_the_oracle_leaves_a_miss_and_a_ranker_does_not(small_world: MakeWorld):
     assert set(oracle.summary()) - set(
         evaluate(world, rules, OraclePolicy, 4, seed=0, returns_only=True).summary()
     ) == {"deliberate_miss_share", "one_short_share"}
+
+
+def test_the_catalogue_is_scored_once_a_step(small_world: MakeWorld, monkeypatch: pytest.MonkeyPatch):
+    world = small_world(slate=9, logits=[9.0 - 0.05 * item for item in range(30)])
+    calls = {"user_vectors": 0, "all_logits": 0}
+
+    def counted(name: str) -> Callable[..., torch.Tensor]:
+        original = getattr(world.response, name)
+
+        def call(*arguments: torch.Tensor) -> torch.Tensor:
+            calls[name] += 1
+            return original(*arguments)
+
+        return call
+
+    for name in calls:
+        monkeypatch.setattr(world.response, name, counted(name))
+    evaluate(world, SWEET, OraclePolicy, 5, seed=0)
+    assert calls == {"user_vectors": SWEET.max_steps, "all_logits": SWEET.max_steps}
 
 
 def test_steps_of_users_who_left_are_not_counted(small_world: MakeWorld):

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from envs.signals import width
-from envs.simulator import Simulator, World, WorldSettings
+from envs.simulator import Simulator
+from envs.world import World
+from envs.world_settings import WorldSettings
 from rl_rec.encoder_settings import EncoderSettings
 from rl_rec.hac.config import HACSettings
 from rl_rec.hac.networks import HACNetworks

@@ -144,6 +144,7 @@ def test_the_page_stands_by_itself(folder, tmp_path):
     returns = {"gamma0.1": [2.0, 2.1], "gamma0.5": [5.0, 5.1], "gamma0.9": [3.0, 3.1]}
     result = write_report(folder(AXIS, returns), tmp_path / "report")
     page = (tmp_path / "report" / "index.html").read_text()
+    assert "--accent:" in page  # the look that all reports share
     assert "Which γ?" in page and result["answers"]["Result"].split(",")[0] in page
     assert not re.search(r'(src|href)="(?!#)', page.replace("xlink:href", "x"))  # nothing from elsewhere
     assert page.count("<svg") == 4  # along γ, returns, curves, cost
