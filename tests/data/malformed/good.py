@@ -30,8 +30,6 @@ class Loader:
     source: str
     files: tuple[str, ...]
     write: Callable[[Path], object]
-    skips: bool = True
-    """Whether it takes ``--skip-bad-rows``."""
 
     def arguments(self, folder: Path) -> list[str]:
         """What `prepare` is told to read."""
@@ -65,8 +63,8 @@ LOADERS = {
         ),
         _generated("kuairand-pure"),
     ),
-    "ml-1m": Loader("ml-1m", ("ratings.dat", "users.dat", "movies.dat"), _generated("ml-1m"), skips=False),
-    "ml-100k": Loader("ml-100k", ("u.data", "u.user", "u.item"), write_100k, skips=False),
+    "ml-1m": Loader("ml-1m", ("ratings.dat", "users.dat", "movies.dat"), _generated("ml-1m")),
+    "ml-100k": Loader("ml-100k", ("u.data", "u.user", "u.item"), write_100k),
 }
 
 
