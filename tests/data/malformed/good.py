@@ -3,12 +3,14 @@
 import contextlib
 import fcntl
 import io
+import math
 import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 from envs.data.dataset import Dataset, load
 from rl_rec.cli.main import main
@@ -111,6 +113,7 @@ def run(name: str, folder: Path, out: Path, *options: str) -> Outcome:
         warnings.catch_warnings(record=True) as warned,
         contextlib.redirect_stderr(said),
         contextlib.redirect_stdout(stdout),
+        patch("rl_rec.cli.progress.LINE_EVERY_S", math.inf),  # a busy machine is no reason to say more
     ):
         warnings.simplefilter("always")
         code = main(arguments)
