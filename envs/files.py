@@ -27,9 +27,9 @@ def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             command is writing it, or its parent cannot be written.
     """
     path = Path(path)
-    _refuse_existing(path, overwrite)  # before anything is written, also of an unwritable folder
+    _refuse_existing(path, overwrite)  # before anything is written
     with _draft_of(path) as (draft, replaced):
-        _refuse_existing(path, overwrite)
+        _refuse_existing(path, overwrite)  # by a command that ended meanwhile, or put back
         draft.mkdir()
         yield draft
         if overwrite and path.exists():

@@ -38,9 +38,8 @@ class Signals:
         """
         filled = (slate > 0).sum(dim=1).clamp(min=1)  # (B,)
         shown = F.embedding(slate, self._features)  # (B, K, F)
-        weights = (
-            torch.stack([torch.ones_like(click), click], dim=1).float() / filled[:, None, None]
-        )  # (B, 2, K)
+        chosen = torch.stack([torch.ones_like(click), click], dim=1).float()  # (B, 2, K)
+        weights = chosen / filled[:, None, None]
         means = torch.bmm(weights, shown).flatten(1)  # (B, 2F)
         rate = (click.sum(dim=1) / filled)[:, None]  # (B, 1)
         seen = torch.cat([rate, means], dim=1)[:, None]  # (B, 1, 1 + 2F)

@@ -71,11 +71,11 @@ class OraclePolicy:
 
     def act(self, observation: Observation) -> Decision:
         """The best slate by what it is worth in expectation."""
-        p, values = self._expected()
-        values = mask_scores(values, observation, self._forbid)
+        values = mask_scores(self._values(), observation, self._forbid)
         best = top_k(values, self._simulator.world.slate_size)
         if not self._misses:
             return Decision(best, {})
+        p = self._chances()
         earned = expected_reward(p.gather(1, best), self._reward)
         lowest = top_k(-values.masked_fill(values.isinf(), float("inf")), self._misses)
         top = best
@@ -86,9 +86,13 @@ class OraclePolicy:
             earned = torch.maximum(reward, earned)
         return Decision(best, {})
 
-    def _expected(self) -> tuple[Tensor, Tensor]:
-        """(B, N + 1) each: how likely the positive response to each item is, and what its slot is worth."""
-        return self._simulator.probabilities(), self._simulator.expected_values()
+    def _chances(self) -> Tensor:
+        """How likely the positive response to each item is: (B, N + 1)."""
+        return self._simulator.probabilities()
+
+    def _values(self) -> Tensor:
+        """What each item's slot is worth in expectation: (B, N + 1)."""
+        return self._simulator.expected_values()
 
 
 def expected_reward(p: Tensor, reward: Tensor) -> Tensor:
@@ -130,12 +134,15 @@ class PenalisedOracle(OraclePolicy):
         self._cost = uncertainty_cost(world.ensemble, settings.uncertainty_penalty)
         self._apart = [a for a in range(1, len(world.behaviours)) if not _needs_the_first(world, a)]
 
-    def _expected(self) -> tuple[Tensor, Tensor]:
-        p, values = super()._expected()
-        p = p.clamp(1e-7, 1 - 1e-7)
-        penalised = (p.logit() - self._penalty).sigmoid()
-        rest = self._without_response()
-        return penalised, rest + (values - rest) * penalised / p
+    def _chances(self) -> Tensor:
+        return self._penalised(super()._chances())
+
+    def _values(self) -> Tensor:
+        p, rest = super()._chances(), self._without_response()
+        return rest + (super()._values() - rest) * self._penalised(p) / p.clamp(min=1e-7)
+
+    def _penalised(self, p: Tensor) -> Tensor:
+        return (p.clamp(1e-7, 1 - 1e-7).logit() - self._penalty).sigmoid()
 
     def _without_response(self) -> Tensor:
         """What each slot is worth without the positive response and what needs it: (B, N + 1), or ()."""
