@@ -50,8 +50,11 @@ class DynamicsSettings(Settings):
 
     @property
     def active(self) -> bool:
-        """Whether anything differs from the fitted world."""
-        return bool(self.allure or self.trust or self.satiation or self.drift)
+        """Whether anything may differ from the fitted world.
+
+        Also where traits are named that nothing weighs yet: a misspelt one is to be found all the same.
+        """
+        return bool(self.allure or self.trust or self.satiation or self.drift or self.traits)
 
 
 class Dynamics:

@@ -26,7 +26,7 @@ class FittedEnsemble:
     """The further models of a fit, without the main one, read when first asked for.
 
     Attributes:
-        threshold: uncertainty that 95% of the test users' logged exposures stay within.
+        threshold: uncertainty that 95% of the validation users' logged exposures stay within.
     """
 
     def __init__(self, read: Callable[[], Sequence[ResponseModel]], threshold: float) -> None:
@@ -52,11 +52,14 @@ def fit_ensemble(
 ) -> FittedEnsemble:
     """Fit ``settings.ensemble`` further models, each calibrated on the validation users like the main one.
 
+    The threshold is of those users too: the test users are there to measure what was chosen.
+
     Raises:
         UserError: as ``fit``.
     """
-    train, validation, test = (
-        Slates.of_split(dataset, split, settings.history_length, device) for split in Split
+    train, validation = (
+        Slates.of_split(dataset, split, settings.history_length, device)
+        for split in (Split.TRAIN, Split.VALIDATION)
     )
     profiles = torch.from_numpy(dataset.user_features).to(device)
     item_features = torch.from_numpy(dataset.item_features).to(device)
@@ -69,7 +72,7 @@ def fit_ensemble(
         models.append(model)
         progress(member + 1, settings.ensemble, "further models")
     frozen = [FrozenResponse(model, profiles, item_features) for model in (main.to(device), *models)]
-    uncertainty = slate_uncertainty(Ensemble(frozen[0], lambda: frozen[1:], 0.0), test)
+    uncertainty = slate_uncertainty(Ensemble(frozen[0], lambda: frozen[1:], 0.0), validation)
     # Sorted by hand: torch.quantile refuses more than 16 million values.
     place = round(SUPPORTED * (len(uncertainty) - 1))
     threshold = float(uncertainty.sort().values[place])

@@ -52,8 +52,11 @@ def only_clicks_count(weights: Tensor, miss: int = MISS) -> bool:
     return miss == MISS and bool((weights == UNIT * first).all())
 
 
-def slate_reward(name: RewardName, total: Tensor, slate_size: int) -> Tensor:
-    """Reward of slates whose slots are worth ``total`` (B,) thousandths together: (B,) float32."""
+def slate_reward(name: RewardName, total: Tensor, slate_size: int | Tensor) -> Tensor:
+    """Reward of slates whose slots are worth ``total`` (B,) thousandths together: (B,) float32.
+
+    ``slate_size`` is K, or (B,) how many slots of each slate count.
+    """
     mean = total.double() / (UNIT * slate_size)
     return (mean if name == "mean_with_cost" else 1.0 - (mean - _SWEET_POINT / UNIT).abs()).float()
 

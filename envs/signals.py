@@ -29,11 +29,20 @@ class Signals:
         self.values = torch.zeros(num_users, width(item_features.shape[1]), device=item_features.device)
 
     def advance(self, slate: Tensor, click: Tensor, hold: Tensor | None) -> None:
-        """See one step: slate (B, K) int64, click (B, K) bool; users in ``hold`` (B,) are left alone."""
+        """See one step; empty slots (item 0) count for nothing.
+
+        Args:
+            slate: (B, K) int64.
+            click: (B, K) bool.
+            hold: (B,) bool, users who are left alone.
+        """
+        filled = (slate > 0).sum(dim=1).clamp(min=1)  # (B,)
         shown = F.embedding(slate, self._features)  # (B, K, F)
-        weights = torch.stack([torch.ones_like(click), click], dim=1).float() / slate.shape[1]  # (B, 2, K)
+        chosen = torch.stack([torch.ones_like(click), click], dim=1).float()  # (B, 2, K)
+        weights = chosen / filled[:, None, None]
         means = torch.bmm(weights, shown).flatten(1)  # (B, 2F)
-        seen = torch.cat([click.float().mean(dim=1, keepdim=True), means], dim=1)[:, None]  # (B, 1, 1 + 2F)
+        rate = (click.sum(dim=1) / filled)[:, None]  # (B, 1)
+        seen = torch.cat([rate, means], dim=1)[:, None]  # (B, 1, 1 + 2F)
         averages = self.values[:, 1:].unflatten(1, (len(DECAYS), -1))
         averages = self._decay * averages + (1 - self._decay) * seen
         values = torch.cat([self.values[:, :1] + self._per_step, averages.flatten(1)], dim=1)

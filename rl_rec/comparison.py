@@ -21,6 +21,7 @@ from rl_rec.reference import (
     popularity,
     search_penalty,
     search_ranking,
+    unplannable,
 )
 from rl_rec.sweet_point import sweet_point_bounds
 
@@ -30,12 +31,8 @@ REFERENCES: tuple[ReferenceName, ...] = ("random", "popular", "constant", "oracl
 
 
 def reference_names(rules: WorldSettings) -> tuple[ReferenceName, ...]:
-    """The reference policies of a world: the planner stands where trust makes planning pay.
-
-    It ranks by clicks, so only where they are what counts.
-    """
-    clicks_count = rules.reward == "mean_with_cost" and not rules.weights and not rules.uncertainty_penalty
-    return REFERENCES if rules.dynamics.trust and clicks_count else REFERENCES[:-1]
+    """The reference policies of a world: the planner stands where trust makes planning pay."""
+    return REFERENCES[:-1] if unplannable(rules) else REFERENCES
 
 
 def reference_policy(
@@ -58,14 +55,11 @@ def reference_policy(
         progress: of the search.
 
     Raises:
-        UserError: a planner where the world has no trust.
+        UserError: a planner where it cannot rank.
     """
     if name == "planner":
-        if name not in reference_names(rules):
-            raise UserError(
-                "the planner needs a world with trust (--set world.dynamics.trust=3) in which clicks are what "
-                "counts: reward=mean_with_cost, no weights and no uncertainty_penalty"
-            )
+        if why := unplannable(rules):
+            raise UserError(f"the planner cannot rank here: {why}")
         validation = fitted.world([Split.VALIDATION], device)
         kappa = search_penalty(validation, rules, stream_seed(seed, 9), progress=progress)
         return partial(PenalisedOracle, penalty=kappa)

@@ -8,11 +8,13 @@ from torch import Tensor
 
 from envs.data.behaviours import positive
 from envs.data.dataset import Dataset, Split
+from envs.ensemble import uncertainty_cost
+from envs.errors import UserError
 from envs.progress import Progress, silent
 from envs.randomness import stream_seed
 from envs.reward import UNIT, best_clicks, slate_reward
 from envs.simulator import Simulator
-from envs.slot_weights import miss_value
+from envs.slot_weights import miss_value, slot_weights
 from envs.transition import Observation
 from envs.world import World
 from envs.world_settings import WorldSettings
@@ -72,11 +74,11 @@ class OraclePolicy:
 
     def act(self, observation: Observation) -> Decision:
         """The best slate by what it is worth in expectation."""
-        values = mask_scores(self._simulator.expected_values(), observation, self._forbid)
+        values = mask_scores(self._values(), observation, self._forbid)
         best = top_k(values, self._simulator.world.slate_size)
         if not self._misses:
             return Decision(best, {})
-        p = self._simulator.probabilities()
+        p = self._chances()
         earned = expected_reward(p.gather(1, best), self._reward)
         lowest = top_k(-values.masked_fill(values.isinf(), float("inf")), self._misses)
         top = best
@@ -86,6 +88,14 @@ class OraclePolicy:
             best = torch.where((reward > earned)[:, None], slate, best)
             earned = torch.maximum(reward, earned)
         return Decision(best, {})
+
+    def _chances(self) -> Tensor:
+        """How likely the positive response to each item is: (B, N + 1)."""
+        return self._simulator.probabilities()
+
+    def _values(self) -> Tensor:
+        """What each item's slot is worth in expectation: (B, N + 1)."""
+        return self._simulator.expected_values()
 
 
 def expected_reward(p: Tensor, reward: Tensor) -> Tensor:
@@ -105,21 +115,66 @@ def expected_reward(p: Tensor, reward: Tensor) -> Tensor:
 
 
 class PenalisedOracle(OraclePolicy):
-    """Knows the true probabilities and the items' traits: the top K by logit_i − κ·c_i (``envs.dynamics``).
+    """The myopic oracle, were every positive response's logit lower by κ·c_i (``envs.dynamics``).
 
-    With the right κ it comes near to the best policy where trust matters (``rl_rec.planning`` says how near).
+    Where clicks are all that counts, it shows the top K by logit_i − κ·c_i. With the right κ it comes near to
+    the best policy where trust matters (``rl_rec.planning`` says how near).
     """
 
     def __init__(self, simulator: Simulator, penalty: float) -> None:
-        """``penalty``: κ. The world must have dynamics."""
-        super().__init__(simulator)
-        self._penalty = penalty * simulator.trait
+        """``penalty``: κ. The world must have dynamics.
 
-    def act(self, observation: Observation) -> Decision:
-        """The best slate by penalised logits."""
-        logits = self._simulator.probabilities().clamp(1e-7, 1 - 1e-7).logit()
-        scores = mask_scores(logits - self._penalty, observation, self._forbid)
-        return Decision(top_k(scores, self._simulator.world.slate_size), {})
+        Raises:
+            UserError: the rules are those of ``unplannable``.
+        """
+        super().__init__(simulator)
+        world, settings = simulator.world, simulator.settings
+        if why := unplannable(settings):
+            raise UserError(f"the planner cannot rank here: {why}")
+        self._penalty = penalty * simulator.trait
+        self._miss = miss_value(settings) / UNIT
+        self._weights = (slot_weights(world, settings) / UNIT).to(world.device)  # (N + 1, A)
+        self._cost = uncertainty_cost(world.ensemble, settings.uncertainty_penalty)
+        self._apart = [a for a in range(1, len(world.behaviours)) if not _needs_the_first(world, a)]
+
+    def _chances(self) -> Tensor:
+        return self._penalised(super()._chances())
+
+    def _values(self) -> Tensor:
+        p, rest = super()._chances(), self._without_response()
+        return rest + (super()._values() - rest) * self._penalised(p) / p.clamp(min=1e-7)
+
+    def _penalised(self, p: Tensor) -> Tensor:
+        return (p.clamp(1e-7, 1 - 1e-7).logit() - self._penalty).sigmoid()
+
+    def _without_response(self) -> Tensor:
+        """What each slot is worth without the positive response and what needs it: (B, N + 1), or ()."""
+        rest: Tensor = self._weights.new_tensor(self._miss)
+        if self._cost is not None:
+            rest = rest - self._cost.of_all(self._simulator.user, self._simulator.history)
+        if self._weights[:, self._apart].any():
+            world = self._simulator.world
+            vectors = world.response.user_vectors(self._simulator.user, self._simulator.history)
+            p = world.response.all_logits(vectors).sigmoid_()  # (A, B, N + 1)
+            for behaviour, parent in enumerate(world.parents):
+                if parent is not None:
+                    p[behaviour] *= p[parent]
+            rest = rest + torch.einsum("abn,na->bn", p[self._apart], self._weights[:, self._apart])
+        return rest
+
+
+def unplannable(settings: WorldSettings) -> str | None:
+    """Why ``PenalisedOracle`` cannot rank under these rules, if so."""
+    if not settings.dynamics.trust:
+        return "it needs a world with trust, e.g. --set world.dynamics.trust=3"
+    if settings.dynamics.drift and settings.weights:
+        return "world.weights and world.dynamics.drift together hide what responses are worth: drop one"
+    return None
+
+
+def _needs_the_first(world: World, behaviour: int) -> bool:
+    parent = world.parents[behaviour]
+    return parent is not None and (parent == 0 or _needs_the_first(world, parent))
 
 
 def search_penalty(

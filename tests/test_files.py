@@ -1,9 +1,13 @@
 """Output is whole or absent, and nothing existing is lost."""
 
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from envs.errors import UserError
-from envs.files import new_directory, read_json, write_json
+from envs.files import new_directory, new_file, read_json, write_json
 
 
 def names_in(folder) -> set[str]:
@@ -66,14 +70,96 @@ def test_an_empty_folder_is_taken(tmp_path):
     assert names_in(tmp_path / "data") == {"a.txt"}
 
 
-def test_of_two_writers_at_once_the_second_is_refused(tmp_path):
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_of_two_writers_at_once_the_second_is_refused_at_once(tmp_path, overwrite):
     target = tmp_path / "data"
-    with pytest.raises(UserError, match="another command"), new_directory(target) as slow:
-        (slow / "slow.txt").write_text("slow")
-        with new_directory(target) as fast:
-            (fast / "fast.txt").write_text("fast")
-    assert names_in(target) == {"fast.txt"}
+    with new_directory(target, overwrite=overwrite) as first:
+        (first / "first.txt").write_text("first")
+        second = new_directory(target, overwrite=overwrite)
+        with pytest.raises(UserError, match=r"another command is writing .*data"), second:
+            pytest.fail("the block ran")
+    assert names_in(target) == {"first.txt"}
     assert names_in(tmp_path) == {"data"}
+
+
+def test_what_came_meanwhile_is_kept(tmp_path):
+    target = tmp_path / "data"
+    with pytest.raises(UserError, match="another command"), new_directory(target):
+        target.mkdir()
+        (target / "other.txt").write_text("other")
+    assert names_in(target) == {"other.txt"}
+    assert names_in(tmp_path) == {"data"}
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from envs import files
+
+target = Path(sys.argv[1])
+rename = os.rename
+
+def killed(source, to):
+    rename(source, to)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if sys.argv[2] == "renaming":
+    os.rename = killed
+if sys.argv[2] == "file":
+    with files.new_file(target) as draft:
+        draft.write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+with files.new_directory(target, overwrite=True) as draft:
+    (draft / "half.txt").write_text("half")
+    if sys.argv[2] == "writing":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def killed_writer(target, where: str) -> None:
+    done = subprocess.run([sys.executable, "-c", _KILLED, str(target), where])
+    assert done.returncode == -signal.SIGKILL
+    assert len(names_in(target.parent)) > 1 or not target.exists()
+
+
+def test_what_a_killed_writer_left_is_cleared(tmp_path):
+    target = tmp_path / "data"
+    killed_writer(target, "writing")
+    assert not target.exists() and names_in(tmp_path)
+    with new_directory(target) as draft:
+        assert names_in(draft) == set()
+        (draft / "a.txt").write_text("a")
+    assert names_in(target) == {"a.txt"}
+    assert names_in(tmp_path) == {"data"}
+
+
+def test_what_a_killed_overwrite_had_moved_away_comes_back(tmp_path):
+    target = tmp_path / "data"
+    target.mkdir()
+    (target / "old.txt").write_text("old")
+    killed_writer(target, "renaming")
+    assert not target.exists()
+    with pytest.raises(RuntimeError), new_directory(target, overwrite=True):
+        raise RuntimeError("disk on fire")
+    assert names_in(target) == {"old.txt"}
+    assert names_in(tmp_path) == {"data"}
+
+
+def test_a_file_is_whole_or_absent(tmp_path):
+    target = tmp_path / "a.txt"
+    killed_writer(target, "file")
+    assert not target.exists()
+    with new_file(target) as draft:
+        assert not draft.exists()
+        draft.write_text("whole")
+        with pytest.raises(UserError, match=r"another command is writing .*a\.txt"), new_file(target):
+            pytest.fail("the block ran")
+    assert target.read_text() == "whole"
+    with pytest.raises(RuntimeError), new_file(target) as draft:
+        draft.write_text("half")
+        raise RuntimeError("disk on fire")
+    assert target.read_text() == "whole"
+    assert names_in(tmp_path) == {"a.txt"}
 
 
 def test_a_parent_that_is_a_file_is_a_user_error(tmp_path):

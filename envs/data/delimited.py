@@ -1,36 +1,53 @@
 """Delimited text to columns at Arrow's speed; a line that does not fit is named by its number."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-from numpy.typing import NDArray
 
+from envs.data.raw.bad_rows import BadRows
 from envs.data.raw.opening import refuse_binary
+from envs.data.raw.reading import Records
+from envs.data.raw.rows import BadRow
 from envs.data.raw.text import MAX_LINE
 from envs.errors import UserError
 
 _SEPARATOR_NAMES = {"\t": "tab"}
 _PIECE = 1 << 20
-_WHOLE_NUMBER = re.compile(r"[ \t]*-?[0-9]{1,18}[ \t]*", re.ASCII)
+_WHOLE_NUMBER = re.compile(r"[ \t]*-?[0-9]{1,19}[ \t]*", re.ASCII)
 
 
-def read_delimited(path: Path, columns: Mapping[str, type], separator: str) -> pa.Table:
-    """Read a Latin-1 file without header or quoting; row r of the result is line r + 1.
+class DelimitedFile:
+    """A file without a header: row r is line r + 1."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def where(self, row: int) -> str:
+        """``path:line`` of a row, from 0."""
+        return f"{self.path}:{row + 1}"
+
+
+def read_delimited(
+    path: Path, columns: Mapping[str, type], separator: str, bad_rows: BadRows | None = None
+) -> Records:
+    """Read a Latin-1 file without header or quoting.
 
     Args:
         path: the file.
         columns: name and type (``int`` or ``str``) of every column, in order.
         separator: one or more characters between two fields.
+        bad_rows: takes the lines that do not fit; none is borne by default.
 
     Returns:
         A table of int64 and string columns without nulls.
 
     Raises:
-        UserError: the file cannot be read, is empty, or has a line that does not fit.
+        UserError: the file cannot be read, is empty, or has too many lines that do not fit.
     """
     content = _read(path)
     delimiter = separator
@@ -40,34 +57,34 @@ def read_delimited(path: Path, columns: Mapping[str, type], separator: str) -> p
             raise UserError(f"{path} is not a text file")
         delimiter = unused[0]
         content = content.replace(separator.encode(), delimiter.encode())
-    kinds = {name: pa.int64() if kind is int else pa.string() for name, kind in columns.items()}
+    file, bad_rows = DelimitedFile(path), bad_rows or BadRows()
     try:
-        return pyarrow.csv.read_csv(
-            pa.BufferReader(content),
-            read_options=pyarrow.csv.ReadOptions(column_names=list(columns)),
-            parse_options=pyarrow.csv.ParseOptions(
-                delimiter=delimiter, quote_char=False, ignore_empty_lines=False
-            ),
-            convert_options=pyarrow.csv.ConvertOptions(column_types=kinds, null_values=[]),
-        )
-    except pa.ArrowInvalid as error:
-        raise UserError(_first_bad_line(path, content, columns, separator, delimiter, error)) from None
+        table = _parse(content, columns, delimiter)
+        return Records(file, table, np.arange(len(table)))
+    except pa.ArrowInvalid as refused:
+        error = refused
+    lines = re.split(rb"\r\n|\n|\r", content)
+    bad = list(islice(_bad_lines(lines, columns, separator, delimiter), bad_rows.limit + 1))
+    if not bad:
+        raise UserError(f"{path}: {str(error).splitlines()[0]}")
+    bad_rows.add(file, 0, bad)
+    rows = np.delete(np.arange(len(lines)), [row.place for row in bad])
+    if not len(rows):
+        raise UserError(f"{path}: no row fits")
+    try:
+        return Records(file, _parse(b"\n".join(lines[row] for row in rows), columns, delimiter), rows)
+    except pa.ArrowInvalid as refused:
+        raise UserError(f"{path}: {str(refused).splitlines()[0]}") from None
 
 
-def refuse_rows(bad: NDArray[np.bool_], path: Path, describe: Callable[[int], str]) -> None:
-    """Raise for the first row that is ``bad``.
-
-    Args:
-        bad: bool (rows,).
-        path: the file of the rows, as read by ``read_delimited``.
-        describe: given the row, says what is wrong with it.
-
-    Raises:
-        UserError: ``path:line: description``.
-    """
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise UserError(f"{path}:{row + 1}: {describe(row)}")
+def _parse(content: bytes, columns: Mapping[str, type], delimiter: str) -> pa.Table:
+    kinds = {name: pa.int64() if kind is int else pa.string() for name, kind in columns.items()}
+    return pyarrow.csv.read_csv(
+        pa.BufferReader(content),
+        read_options=pyarrow.csv.ReadOptions(column_names=list(columns)),
+        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, quote_char=False, ignore_empty_lines=False),
+        convert_options=pyarrow.csv.ConvertOptions(column_types=kinds, null_values=[]),
+    )
 
 
 def _read(path: Path) -> bytes:
@@ -94,27 +111,24 @@ def _pieces(path: Path) -> Iterator[bytes]:
             yield piece
 
 
-def _first_bad_line(
-    path: Path,
-    content: bytes,
-    columns: Mapping[str, type],
-    separator: str,
-    delimiter: str,
-    error: pa.ArrowInvalid,
-) -> str:
+def _bad_lines(
+    lines: Sequence[bytes], columns: Mapping[str, type], separator: str, delimiter: str
+) -> Iterator[BadRow]:
     names = list(columns)
     numbers = [place for place, kind in enumerate(columns.values()) if kind is int]
     plain = "numbers" if len(numbers) == len(names) else "fields"
     expected = f"{len(names)} {_SEPARATOR_NAMES.get(separator, repr(separator))}-separated {plain}"
     if len(names) <= 8:
         expected += f" '{' '.join(names)}'"
-    for number, line in enumerate(re.split(r"\r\n|\n|\r", content.decode()), 1):
-        fields = line.split(delimiter)
-        got = repr(line.replace(delimiter, separator)[:100])
+    for place, line in enumerate(lines):
+        text = line.decode()
+        fields = text.split(delimiter)
+        got = repr(text.replace(delimiter, separator)[:100])
         if len(fields) != len(names):
-            return f"{path}:{number}: expected {expected}, got {got}"
-        for place in numbers:
-            if not _WHOLE_NUMBER.fullmatch(fields[place]):
-                problem = "" if plain == "numbers" else f" with a whole number as {names[place]!r}"
-                return f"{path}:{number}: expected {expected}{problem}, got {got}"
-    return f"{path}: {str(error).splitlines()[0]}"
+            yield BadRow(place, f"expected {expected}, got {got}")
+        elif wrong := [names[number] for number in numbers if not _is_whole(fields[number])]:
+            yield BadRow(place, f"expected {expected} with a whole number as {wrong[0]!r}, got {got}")
+
+
+def _is_whole(text: str) -> bool:
+    return _WHOLE_NUMBER.fullmatch(text) is not None and -(2**63) <= int(text) < 2**63

@@ -8,6 +8,7 @@ import pyarrow as pa
 from envs.data.behaviours import Behaviour, pack
 from envs.data.feature_columns import Features, categories, join, lists, numbers, split_lists
 from envs.data.logs import Logs
+from envs.data.prepare_settings import PrepareSettings
 from envs.data.raw.ids import IdIndex
 from envs.data.raw.interactions import merge_parts, part_table
 from envs.data.raw.job import Job, Raw
@@ -27,7 +28,6 @@ _COLUMNS = {
     "user_id": Column(Kind.ID),
     "video_id": Column(Kind.ID),
     "time_ms": Column(Kind.WHOLE),
-    **{name: Column(Kind.FLAG) for name in BEHAVIOURS},
 }
 USER_NUMBERS = ("follow_user_num", "fans_user_num", "friend_user_num", "register_days")
 USER_CATEGORIES = (
@@ -57,35 +57,52 @@ def kuairand_files(raw: Raw, size: str) -> list[Path]:
     return [folder / file for file in files]
 
 
+def kept_behaviours(settings: PrepareSettings) -> tuple[str, ...]:
+    """The behaviours to read, clicks first, in the order of ``BEHAVIOURS``.
+
+    Raises:
+        UserError: one that KuaiRand does not have.
+    """
+    wanted = settings.kuairand_behaviours or BEHAVIOURS
+    for name in wanted:
+        if name not in BEHAVIOURS:
+            raise UserError(
+                f"kuairand_behaviours: KuaiRand has no behaviour {name!r}; it has {', '.join(BEHAVIOURS)}"
+            )
+    return tuple(name for name in BEHAVIOURS if name == BEHAVIOURS[0] or name in wanted)
+
+
 def read_kuairand(job: Job, size: str) -> Logs:
     """Read the logs of ``size``; videos that occur in none of them are left out, and so are such users.
 
     Raises:
-        UserError: a missing file, or too many rows that do not fit.
+        UserError: a missing file, a behaviour that there is not, or too many rows that do not fit.
     """
+    behaviours = kept_behaviours(job.settings)
+    columns = {**_COLUMNS, **dict.fromkeys(behaviours, Column(Kind.FLAG))}
     paths = kuairand_files(job.raw, size)
     *logs, users_file, videos_file = [
         TextFile(path, ",", block_bytes=job.reading.block_bytes) for path in paths
     ]
     for file in logs:
-        file.require(_COLUMNS)
+        file.require(columns)
     users = read_records(users_file, _user_columns(), job.bad_rows, job.reading, key="user_id")
     videos = read_records(videos_file, _video_columns(), job.bad_rows, job.reading, key="video_id")
     user_ids, video_ids = IdIndex(_ids(users, "user_id")), IdIndex(_ids(videos, "video_id"))
 
     def parse(file: RawFile, block: int) -> Parsed:
-        rows = file.read(block, _COLUMNS, job.raw.skip_bad_rows)
+        rows = file.read(block, columns, job.raw.skip_bad_rows)
         refuse_unknown(rows, "user_id", user_ids, users_file.path.name)
         refuse_unknown(rows, "video_id", video_ids, videos_file.path.name)
         milliseconds = to_milliseconds(rows, "time_ms", "ms")
         table = rows.table
-        feedback = pack(np.stack([table[name].to_numpy() for name in BEHAVIOURS], axis=1))
+        feedback = pack(np.stack([table[name].to_numpy() for name in behaviours], axis=1))
         drawn = Origin.RANDOM if file.path.name.startswith("log_random") else Origin.LOGGED
         origin = np.full(len(table), drawn, np.int8)
         part = part_table(table["user_id"], table["video_id"], feedback, milliseconds, origin)
         return Parsed(rows, {"rows": part})
 
-    key = {"source": "kuairand", "listed": [file_stamp(path) for path in paths[3:]]}
+    key = {"source": "kuairand", "listed": [file_stamp(path) for path in paths[3:]], "behaviours": behaviours}
     parts = job.parts = write_parts(logs, parse, key, job.work, job.bad_rows, job.reading, job.progress)
     merged = merge_parts(parts, job.slate_size, job.reading, job.progress)
     most = job.settings.max_categories
@@ -101,7 +118,7 @@ def read_kuairand(job: Job, size: str) -> Logs:
         item_features=features.values,
         item_feature_names=features.names,
         sessions=merged.sessions,
-        behaviours=tuple(map(Behaviour, BEHAVIOURS)),
+        behaviours=tuple(map(Behaviour, behaviours)),
     )
 
 

@@ -34,6 +34,9 @@ class PrepareSettings(Settings):
     """Values of a category or list with a feature of their own, the most frequent ones; the rest share one."""
     rl4rs_log: Literal["a_rl", "a_sl", "b_rl", "b_sl"] | None = None
     """Which log of RL4RS to read; None takes the only one there is, or b_rl."""
+    kuairand_behaviours: tuple[str, ...] = ()
+    """Which of KuaiRand's behaviours to keep beside is_click, e.g. ``long_view,is_like``; all where none is
+    named. One that too few users showed, as hates in a small sample, cannot be fitted."""
     synthetic: SyntheticSettings = SyntheticSettings()
     """The world that the source ``synthetic`` draws."""
     advertising: AdvertisingSettings = AdvertisingSettings()

@@ -9,9 +9,11 @@ from pathlib import Path
 from envs.data import advertising, kuairand, movielens, own, rl4rs, synthetic
 from envs.data.logs import Logs
 from envs.data.prepare_settings import PrepareSettings
+from envs.data.raw.bad_rows import BadRows
 from envs.data.raw.job import Job, Raw
 from envs.errors import UserError
 
+MovieLensReader = Callable[[Path, float, int, BadRows], Logs]
 _OWN = frozenset({"interactions", "items", "users", "roles"})
 
 
@@ -68,10 +70,10 @@ def check_raw(name: str, raw: Raw) -> None:
             raise UserError(f"{name} takes no {_OPTIONS[entry.name]}: that is for {takers}")
 
 
-def _read_movielens(job: Job, load: Callable[[Path, float, int], Logs], name: str) -> Logs:
+def _read_movielens(job: Job, load: MovieLensReader, name: str) -> Logs:
     movielens_files(job.raw, job.settings, name)
     assert job.raw.folder is not None
-    return load(job.raw.folder, job.settings.positive_above, job.slate_size)
+    return load(job.raw.folder, job.settings.positive_above, job.slate_size, job.bad_rows)
 
 
 def movielens_files(raw: Raw, settings: PrepareSettings, name: str) -> list[Path]:
@@ -85,12 +87,11 @@ def movielens_files(raw: Raw, settings: PrepareSettings, name: str) -> list[Path
     return movielens.files(raw.folder, name)
 
 
-def _movielens(name: str, load: Callable[[Path, float, int], Logs]) -> Source:
+def _movielens(name: str, load: MovieLensReader) -> Source:
     return Source(
         partial(_read_movielens, load=load, name=name),
         partial(movielens_files, name=name),
         factors=lambda _: 24,
-        takes=frozenset({"folder"}),
     )
 
 

@@ -240,12 +240,16 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
-def solve_offset(logit: NDArray[np.float32], rate: float) -> float:
-    """The offset that makes the mean of sigmoid(logit + offset) equal to ``rate``, by bisection."""
+def solve_offset(logit: NDArray[np.float32], rate: float, most: NDArray[np.floating] | None = None) -> float:
+    """The offset that makes the mean of sigmoid(logit + offset) equal to ``rate``, by bisection.
+
+    ``most`` bounds each logit + offset from above; ``rate`` is below its mean probability then.
+    """
     low, high = -1000.0, 1000.0
     for _ in range(60):
         middle = (low + high) / 2
-        if expit(logit.astype(np.float64) + middle).mean() < rate:
+        shifted = logit.astype(np.float64) + middle
+        if expit(shifted if most is None else np.minimum(shifted, most)).mean() < rate:
             low = middle
         else:
             high = middle

@@ -1,6 +1,5 @@
 """From a dataset to its semantic IDs."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 from envs.data.dataset import Dataset
 from envs.data.schema import write_columns
 from envs.errors import UserError
+from envs.files import new_file
 from envs.progress import Progress, silent
 from rl_rec.sids.codebook import SidSettings, Tokens, fit_codebook
 from rl_rec.sids.folder import Sids
@@ -83,19 +83,12 @@ def write_tokens(path: Path, dataset: Dataset, tokens: Tokens) -> None:
     """Write the items, their ids and tokens (items, L) to the Parquet file ``path``, whole or not at all.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written, or another command is writing it.
     """
-    draft = path.with_name(f".{path.name}.partial")
     columns = {
         "item": np.arange(1, dataset.items + 1, dtype=np.int32),
         "item_id": dataset.item_ids[1:],
         "tokens": tokens,
     }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(path) as draft:
         write_columns(draft, columns)
-        os.replace(draft, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        draft.unlink(missing_ok=True)

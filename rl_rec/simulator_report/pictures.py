@@ -111,5 +111,7 @@ def draw_support(logged: NDArray[np.floating], policies: PoliciesFound) -> Pictu
         axes.legend(frameon=False)
         return numbers
 
-    caption = "Standard deviation over the ensemble; the line is above 95% of the test users' logged exposures."
+    caption = (
+        "Standard deviation over the ensemble; the line is above 95% of the validation users' logged exposures."
+    )
     return draw_picture(draw, 4.0, "support", "How far the logs support what is shown", caption)

@@ -49,6 +49,38 @@ def test_overwrite_replaces_what_was_generated(tmp_path):
     assert json.loads((tmp_path / "own/truth.json").read_text())["seed"] == 2
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "data/mine.csv"])
+def test_overwrite_keeps_a_folder_with_files_of_others(tmp_path, capsys, name):
+    assert generate(tmp_path / "own") == 0
+    foreign = tmp_path / "own" / name
+    foreign.parent.mkdir(exist_ok=True)
+    foreign.write_text("mine")
+    before = (tmp_path / "own/interactions.csv").read_bytes()
+    assert generate(tmp_path / "own", "--seed", "1", "--overwrite") == 2
+    error = capsys.readouterr().err
+    assert f"holds {name}, which was not generated" in error and error.count("\n") == 1
+    assert foreign.read_text() == "mine"
+    assert (tmp_path / "own/interactions.csv").read_bytes() == before
+    foreign.unlink()
+    assert generate(tmp_path / "own", "--seed", "1", "--overwrite") == 0
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"files": 3}'])
+def test_another_truth_json_does_not_make_a_generated_folder(tmp_path, capsys, content):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/truth.json").write_text(content)
+    assert generate(tmp_path / "own", "--overwrite") == 2
+    assert "name another folder" in capsys.readouterr().err
+    assert (tmp_path / "own/truth.json").read_text() == content
+
+
+def test_a_file_is_not_overwritten_by_a_folder(tmp_path, capsys):
+    (tmp_path / "own").write_text("mine")
+    assert generate(tmp_path / "own", "--overwrite") == 2
+    assert "is a file" in capsys.readouterr().err
+    assert (tmp_path / "own").read_text() == "mine"
+
+
 def test_a_mistyped_setting_is_named(tmp_path, capsys):
     assert generate(tmp_path / "own", "--set", "page_sise=5") == 2
     assert "did you mean 'page_size'" in capsys.readouterr().err

@@ -127,6 +127,25 @@ def test_kuairand_1k_has_the_same_format_in_its_data_folder(tmp_path: Path) -> N
         load(tmp_path / "pure", size="1k")
 
 
+def test_behaviours_can_be_left_out(folder: Path) -> None:
+    log = folder / "log_standard_4_22_to_5_08_pure.csv"
+    log.write_text(log.read_text().replace("1,0,1,1,1,0,0", "1,0,x,1,1,0,0"))  # a follow that is no flag
+    kept = SETTINGS.model_copy(update={"kuairand_behaviours": ("is_hate", "is_like")})
+    dataset = prepare("kuairand-pure", Raw(folder), kept)
+
+    assert [behaviour.name for behaviour in dataset.behaviours] == ["is_click", "is_like", "is_hate"]
+    assert dataset.session_feedback.tolist() == [[4, 1], [1 + 2, 1], [0, 0]]
+    clicks = SETTINGS.with_overrides(["kuairand_behaviours=is_click"])
+    assert [behaviour.name for behaviour in prepare("kuairand-pure", Raw(folder), clicks).behaviours] == [
+        "is_click"
+    ]
+
+
+def test_an_unknown_behaviour_is_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"kuairand_behaviours: .*no behaviour 'is_share'; it has is_click, "):
+        prepare("kuairand-pure", Raw(folder), SETTINGS.with_overrides(["kuairand_behaviours=is_like,is_share"]))
+
+
 @pytest.mark.parametrize(("threads", "block_bytes"), [(1, 50), (4, 130)])
 def test_blocks_and_threads_do_not_change_the_result(folder: Path, threads: int, block_bytes: int) -> None:
     assert load(folder, reading=Reading(threads, block_bytes)).fingerprint == load(folder).fingerprint

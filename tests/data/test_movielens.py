@@ -11,7 +11,8 @@ import pytest
 from envs.data.dataset import Dataset, Split
 from envs.data.logs import Logs
 from envs.data.movielens import load_1m, load_100k
-from envs.data.prepare import PrepareSettings, prepare
+from envs.data.prepare import PrepareSettings, Raw, prepare
+from envs.data.raw.bad_rows import BadRows
 from envs.errors import UserError
 
 
@@ -188,6 +189,63 @@ def test_a_malformed_line_of_1m_is_named(
         load_1m(folder, 3, 10)
 
     assert str(raised.value).startswith(f"{folder / file}:{number}: {message}")
+
+
+def test_bad_lines_of_100k_can_be_left_out(ml_100k: Path) -> None:
+    before = load_100k(ml_100k, 3, 10)
+    lines = (ml_100k / "u.data").read_text().splitlines()
+    left_out = [3, 9, 20, 30, *(n for n, line in enumerate(lines) if line.startswith("5\t"))]
+    _replace_line(ml_100k / "u.data", 4, "1\t2\t3")
+    _replace_line(ml_100k / "u.data", 10, lines[9].replace("\t", "\tx", 1))
+    _replace_line(ml_100k / "u.data", 21, "1\t2\t6\t880000000")
+    _replace_line(ml_100k / "u.data", 31, "1\t2\t3\t99999999999999")
+    _replace_line(ml_100k / "u.user", 5, "5|30|X|none|1")
+    with (ml_100k / "u.item").open("a", encoding="latin-1") as file:
+        file.write("3|A (1990)|||" + "|0" * 19 + "\n9|A (1990)|||" + "|0" * 18 + "|7\n")
+    bad_rows = BadRows(limit=100)
+    after = load_100k(ml_100k, 3, 10, bad_rows)
+
+    kept = [line.split("\t") for n, line in enumerate(lines) if n not in left_out]
+    assert _named_exposures(after) == sorted((u, i, int(int(rating) > 3)) for u, i, rating, _ in kept)
+    assert after.item_ids.tolist() == before.item_ids.tolist()
+    assert after.user_ids.tolist() == [user for user in before.user_ids if user != "5"]
+    assert bad_rows.summary() == {
+        "u.user": {"skipped": 1, "first": "5: gender is M or F, got 'X'"},
+        "u.item": {"skipped": 2, "first": "10: item 3 is listed already on line 3"},
+        "u.data": {
+            "skipped": len(set(left_out)),
+            "first": f"{first}: user 5 is not listed in u.user"
+            if (first := min(left_out[4:]) + 1) < 4
+            else "4: expected 4 tab-separated numbers 'user item rating timestamp', got '1\\t2\\t3'",
+        },
+    }
+    with pytest.raises(UserError, match=f"{bad_rows.count - 1} bad rows were skipped before it"):
+        load_100k(ml_100k, 3, 10, BadRows(limit=bad_rows.count - 1))
+
+
+def test_bad_lines_of_1m_can_be_left_out(make_ml_1m: Callable[..., Path]) -> None:
+    folder = make_ml_1m()
+    lines = (folder / "ratings.dat").read_text().splitlines()
+    _replace_line(folder / "ratings.dat", 8, "1::2::x::978300760")
+    with (folder / "movies.dat").open("a") as file:
+        file.write("x::B (1990)::Drama\n")
+    dataset = prepare("ml-1m", Raw(folder, skip_bad_rows=2), PrepareSettings(factors=4))
+
+    assert (dataset.session_items > 0).sum() == len(lines) - 1
+    assert {file: of["skipped"] for file, of in dataset.source["bad_rows"].items()} == {
+        "movies.dat": 1,
+        "ratings.dat": 1,
+    }
+    assert dataset.source["bad_rows"]["ratings.dat"]["first"].startswith("8: expected 4 '::'-separated")
+    assert "'rating'" in dataset.source["bad_rows"]["ratings.dat"]["first"]
+    with pytest.raises(UserError, match=r"ratings\.dat:8: .*; 1 bad rows were skipped before it"):
+        prepare("ml-1m", Raw(folder, skip_bad_rows=1), PrepareSettings(factors=4))
+
+
+def test_a_file_of_bad_lines_alone_is_refused(ml_100k: Path) -> None:
+    (ml_100k / "u.data").write_text("1\t2\n" * 5)
+    with pytest.raises(UserError, match=r"u\.data: no row fits"):
+        load_100k(ml_100k, 3, 10, BadRows(limit=100))
 
 
 def test_a_missing_file_says_what_to_download(ml_100k: Path) -> None:

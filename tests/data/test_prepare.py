@@ -1,11 +1,16 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from envs.data.behaviours import Behaviour
 from envs.data.dataset import Dataset, Split
 from envs.data.features import like_factors, one_hot, popularity, standardise
+from envs.data.logs import Logs
 from envs.data.prepare import PrepareSettings, prepare, split_users
+from envs.data.sessions import Origin, Sessions
+from envs.data.sources import SOURCES, Source
 from envs.errors import UserError
 
 SETTINGS = PrepareSettings(factors=3, popularity=True, slate_size=4)
@@ -115,6 +120,69 @@ def test_learned_features_follow_training_users(ml_100k: Path) -> None:
 
     # Other ratings of the same films: the exposures stay, their reception and its factors change.
     assert (_learned(after) != _learned(before)).any(axis=0).tolist() == [False, True, True, True, True]
+
+
+def _by_hand() -> Logs:
+    """Three users, four items; the second behaviour, on its own, is no like."""
+    rows = [  # user, time, items, feedback, origin
+        (0, 1, (1, 2), (1, 1), Origin.HISTORY),
+        (0, 2, (3, 1), (1, 2), Origin.LOGGED),
+        (0, 3, (2, 0), (1, 0), Origin.RANDOM),
+        (0, 4, (2, 4), (3, 1), Origin.LOGGED),
+        (1, 1, (4, 0), (0, 0), Origin.LOGGED),
+        (1, 2, (4, 3), (1, 1), Origin.LOGGED),
+        (2, 1, (1, 0), (1, 0), Origin.RANDOM),
+    ]
+    user, time, items, feedback, origin = zip(*rows, strict=True)
+    sessions = Sessions(
+        np.array(user, np.int32),
+        np.array(time, np.int64),
+        np.array(items, np.int32),
+        np.array(feedback, np.int8),
+        np.array(origin, np.int8),
+    )
+    names = np.array(["a", "b", "c", "d"], object)
+    return Logs(
+        user_ids=names[:3],
+        user_features=np.zeros((3, 1), np.float32),
+        user_feature_names=("one",),
+        item_ids=names,
+        item_titles=names,
+        item_features=np.zeros((4, 1), np.float32),
+        item_feature_names=("one",),
+        sessions=sessions,
+        behaviours=(Behaviour("click"), Behaviour("share")),
+    )
+
+
+def test_who_counts_as_liked_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The split balances all that was shown, random slates included; features are learned from logged ones."""
+    asked: dict[str, list[Any]] = {}
+
+    def split(exposures: Any, likes: Any, _settings: PrepareSettings) -> Any:
+        asked["split"] = [exposures.tolist(), likes.tolist()]
+        return np.array([Split.TRAIN, Split.TEST, Split.TRAIN], np.int8)
+
+    def factors(user: Any, item: Any, is_train: Any, items: int, count: int, _seed: int) -> Any:
+        asked["factors"] = [user.tolist(), item.tolist(), is_train.tolist()]
+        return np.zeros((items, count), np.float32)
+
+    def popular(item: Any, liked: Any, items: int) -> Any:
+        asked["popularity"] = [item.tolist(), liked.tolist()]
+        return np.zeros((items, 2), np.float32)
+
+    source = Source(lambda _: _by_hand(), lambda _raw, _settings: [], factors=lambda _: 1, takes=frozenset())
+    monkeypatch.setitem(SOURCES, "by hand", source)
+    monkeypatch.setattr("envs.data.prepare.split_users", split)
+    monkeypatch.setattr("envs.data.prepare.like_factors", factors)
+    monkeypatch.setattr("envs.data.prepare.popularity", popular)
+    dataset = prepare("by hand", None, PrepareSettings(slate_size=2, popularity=True))
+
+    assert asked["split"] == [[5, 3, 1], [4, 2, 1]], "what is known from before the logs was not shown"
+    assert asked["factors"] == [[0, 0, 0, 1, 1], [3, 2, 4, 4, 3], [True, False, True]], "in order of time"
+    assert asked["popularity"] == [[3, 1, 2, 4], [True, False, True, True]], "training users' logged slates"
+    assert dataset.likes.tolist() == [1, 2, 3, 2, 4, 4, 3], "histories hold no random slate"
+    assert dataset.session_likes_before.tolist() == [0, 2, 2, 3, 0, 0, 0]
 
 
 def test_factors_are_standardised_and_zero_without_a_training_like() -> None:

@@ -61,8 +61,19 @@ def test_a_world_without_named_traits_has_some_all_the_same(films: World):
 
 @pytest.mark.parametrize("traits", [("genre=Action",), ("+genre=Western",)])
 def test_unknown_traits_are_refused(films: World, traits: tuple[str, ...]):
-    with pytest.raises(UserError, match=r"traits: .*genre=Drama"):
-        Simulator(films, rules(trust=1.0, traits=traits), num_users=2, seed=0)
+    for effects in ({"trust": 1.0}, {"satiation": 1.0}, {}):
+        with pytest.raises(UserError, match=r"traits: .*genre=Drama"):
+            Simulator(films, rules(**effects, traits=traits), num_users=2, seed=0)
+
+
+def test_traits_that_nothing_weighs_change_nothing(films: World):
+    one, other = (
+        Simulator(films, rules(**named), num_users=64, seed=0) for named in ({}, {"traits": ("+genre=Action",)})
+    )
+    slate = torch.tensor([[1, 3]]).expand(64, -1)
+    for _ in range(6):
+        assert torch.equal(one.probabilities(), other.probabilities())
+        assert torch.equal(one.step(slate).response, other.step(slate).response)
 
 
 def test_trust_by_hand(films: World):

@@ -10,6 +10,7 @@ import torch
 from envs import world_folder
 from envs.data.dataset import Dataset, Split
 from envs.data.sessions import Origin
+from envs.errors import UserError
 from envs.fit import FitSettings
 from envs.logged import LoggedSlates
 from envs.response import ResponseModel
@@ -114,6 +115,45 @@ def test_withheld_items_are_not_met(logs):
     shown = rows["slate"].long()
     assert (live[shown] | (shown == 0)).all() and (shown == 0).any() and (shown > 0).any()
     assert not rows["click"][shown == 0].any()
+
+
+@pytest.fixture
+def half_empty(logs) -> tuple[Dataset, World]:
+    """The logs with the last two of every slate's slots left empty, and the first slate of all empty."""
+    dataset, world = logs
+    items, feedback = dataset.session_items.copy(), dataset.session_feedback.copy()
+    items[:, -2:], feedback[:, -2:] = 0, 0
+    first = dataset.sessions_in(Split.TRAIN)[0]
+    items[first], feedback[first] = 0, 0
+    return replace(dataset, session_items=items, session_feedback=feedback), world
+
+
+@pytest.mark.parametrize("reward", ["mean_with_cost", "sweet_point"])
+def test_empty_slots_count_for_nothing(half_empty, reward):
+    slates = make(half_empty, reward=reward, signals=True)
+    assert len(slates) == len(half_empty[0].sessions_in(Split.TRAIN)) - 1
+    rows = slates.take(len(slates))
+    filled = rows["slate"] > 0
+    assert (filled.sum(dim=1) == filled.shape[1] - 2).all()
+    values = torch.where(rows["click"], 1.0, -0.1)[:, :-2]
+    mean = values.mean(dim=1)
+    assert torch.allclose(rows["reward"], mean if reward == "mean_with_cost" else 1 - (mean - 0.9).abs())
+    assert torch.allclose(rows["value"][:, :-2], values) and not rows["value"][:, -2:].any()
+    assert torch.allclose(rows["next_signals"][:, 1], rows["click"][:, :-2].float().mean(dim=1))
+    features = half_empty[1].item_features[rows["slate"].long()][:, :-2]  # (M, K - 2, F)
+    shown = rows["next_signals"][:, 2 : 2 + features.shape[2]]
+    assert torch.allclose(shown, features.mean(dim=1), atol=1e-6)
+
+
+def test_logs_of_which_nothing_is_live_are_refused(logs):
+    dataset, world = logs
+    nothing = replace(
+        dataset,
+        session_items=np.zeros_like(dataset.session_items),
+        session_feedback=np.zeros_like(dataset.session_feedback),
+    )
+    with pytest.raises(UserError, match="no logged slate"):
+        make((nothing, world))
 
 
 def test_only_logged_slates_are_taken_and_histories_are_their_own(logs):

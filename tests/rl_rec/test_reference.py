@@ -1,21 +1,27 @@
 """The reference policies: uniform, ranked, and the oracle that knows the world."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from envs.catalogue import CatalogueSettings
+from envs.data.behaviours import Behaviour
 from envs.data.dataset import Split
 from envs.data.prepare import PrepareSettings, prepare
 from envs.data.synthetic import SyntheticSettings
+from envs.dynamics import DynamicsSettings
+from envs.ensemble import Ensemble
+from envs.errors import UserError
 from envs.simulator import Simulator
 from envs.world import World
 from envs.world_settings import WorldSettings
 from rl_rec.evaluation import evaluate
 from rl_rec.reference import (
     OraclePolicy,
+    PenalisedOracle,
     RandomPolicy,
     RankingPolicy,
     expected_reward,
@@ -107,6 +113,90 @@ def test_the_oracle_leaves_no_miss_where_clicks_are_not_sure(small_world: MakeWo
     simulator = Simulator(world, rules, num_users=3, seed=0)
 
     assert OraclePolicy(simulator).act(simulator.observation).slate.tolist() == [list(range(1, 10))] * 3
+
+
+TRUST = {"dynamics": DynamicsSettings(trust=3.0)}
+
+
+def several_behaviours(world: World, logits: list[list[float]]) -> World:
+    """Clicks, purchases after them, and shares on their own, whose logits (3, N) hold for every user.
+
+    A purchase of item i moves i/10.
+    """
+    response = world.response
+    response.behaviours = 3
+    response.items.zero_()
+    response.outputs = response.outputs.repeat(1, 1, 3)
+    response.history_offset = response.history_offset.repeat(3)
+    response.user_offset = response.user_offset.repeat(1, 3)
+    response.item_bias = torch.tensor([[0.0, *own] for own in logits]).T.contiguous()
+    money = torch.ones(len(world.item_features), 3)
+    money[:, 1] = torch.arange(len(money)) / 10
+    behaviours = (Behaviour("click"), Behaviour("purchase", after="click"), Behaviour("share"))
+    return replace(world, behaviours=behaviours, item_money=money)
+
+
+def drawn_logits(items: int) -> list[list[float]]:
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(3, items, generator=generator).tolist()
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.5])
+@pytest.mark.parametrize(
+    "weights", [{}, {"purchase": 5.0}, {"purchase": 5.0, "share": 2.0}, {"click": -0.5, "share": 1.0}]
+)
+def test_the_planner_ranks_by_what_slots_are_worth(
+    small_world: MakeWorld, penalty: float, weights: dict[str, float]
+):
+    logits = drawn_logits(30)
+    world = several_behaviours(small_world(), logits)
+    rules = RULES.model_copy(update={**TRUST, "weights": weights, "miss": -0.5, "repeats": "allow"})
+    simulator = Simulator(world, rules, num_users=2, seed=0)
+    click, purchase, share = torch.tensor(logits)  # (30,)
+    p = (click - penalty * simulator.trait[1:]).sigmoid()
+    values = p * weights.get("click", 1.0) - 0.5 * (1 - p) + weights.get("share", 0.0) * share.sigmoid()
+    values = values + weights.get("purchase", 0.0) * p * purchase.sigmoid() * torch.arange(1, 31) / 10
+    expected = (values.argsort(descending=True)[:4] + 1).tolist()
+
+    planner = PenalisedOracle(simulator, penalty)
+    assert planner.act(simulator.observation).slate.tolist() == [expected] * 2
+    if not penalty:
+        assert OraclePolicy(simulator).act(simulator.observation).slate.tolist() == [expected] * 2
+
+
+def test_the_planner_leaves_the_misses_that_sweet_point_wants(small_world: MakeWorld):
+    sure = [9.0 - 0.1 * item for item in range(29)] + [-9.0]
+    world = small_world(slate=9, logits=sure)
+    rules = WorldSettings(history_length=2, repeats="allow", reward="sweet_point", **TRUST)
+    simulator = Simulator(world, rules, num_users=3, seed=0)
+    slate = PenalisedOracle(simulator, 0.0).act(simulator.observation).slate
+
+    assert torch.equal(slate, OraclePolicy(simulator).act(simulator.observation).slate)
+    assert slate[0].tolist() == [*range(1, 9), 30]
+
+
+def test_the_planner_knows_the_price_of_uncertainty(small_world: MakeWorld):
+    worlds = [small_world(items=12, slate=2, logits=[one, *[0.0] * 11]) for one in (1.0, 3.0)]
+    ensemble = Ensemble(worlds[0].response, lambda: [worlds[1].response], threshold=0.2)
+    world = replace(worlds[0], ensemble=ensemble)
+    for price, shown in ((0.0, True), (3.0, False)):
+        rules = RULES.model_copy(update={**TRUST, "repeats": "allow", "uncertainty_penalty": price})
+        simulator = Simulator(world, rules, num_users=2, seed=0)
+        slate = PenalisedOracle(simulator, 0.0).act(simulator.observation).slate
+        assert (slate == 1).any(dim=1).tolist() == [shown] * 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dynamics": DynamicsSettings(satiation=1.0)}, r"dynamics\.trust=3"),
+        ({"dynamics": DynamicsSettings(trust=1.0, drift=1.0), "weights": {"like": 2.0}}, r"dynamics\.drift"),
+    ],
+)
+def test_a_planner_that_cannot_rank_is_refused(small_world: MakeWorld, changes: dict, message: str):
+    simulator = Simulator(small_world(), RULES.model_copy(update=changes), num_users=2, seed=0)
+    with pytest.raises(UserError, match=message):
+        PenalisedOracle(simulator, 1.0)
 
 
 def test_the_expected_reward_by_hand():

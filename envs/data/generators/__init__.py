@@ -16,7 +16,7 @@ from envs.data.generators.truth import (
     true_probability,
 )
 from envs.errors import UserError
-from envs.files import new_directory, write_json
+from envs.files import new_directory, read_json, write_json
 from envs.progress import Progress, silent
 
 __all__ = ["FORMATS", "Behaviour", "Truth", "default_settings", "generate", "load_truth", "true_probability"]
@@ -65,7 +65,7 @@ def generate(
         name: of ``FORMATS``.
         out: the folder to write.
         settings: of that format.
-        overwrite: replace ``out``, if it was generated too.
+        overwrite: replace ``out``, if all its files were generated.
         progress: told of the rows written.
         chunk_rows: rows in memory at a time; more only for a user who alone has more.
 
@@ -77,8 +77,8 @@ def generate(
     """
     form = _format(name)
     assert isinstance(settings, type(form.settings))
-    if overwrite and out.is_dir() and any(out.iterdir()) and not (out / DESCRIPTION).is_file():
-        raise UserError(f"{out} holds files that were not generated, perhaps a download: name another folder")
+    if overwrite:
+        _check_generated(out)
     with new_directory(out, overwrite=overwrite) as draft:
         written = form.write(draft, settings, chunk_rows, progress)
         written.truth.save(draft)
@@ -89,9 +89,37 @@ def generate(
             **written.truth.describe(),
             "logs": {log: tally.figures() for log, tally in written.tallies.items()},
             "settings": settings.model_dump(),
+            "files": sorted([*_files(draft), DESCRIPTION]),
         }
         write_json(draft / DESCRIPTION, description)
     return description
+
+
+def _check_generated(out: Path) -> None:
+    """Refuse a folder with any file that ``generate`` did not write."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file, not a generated folder: name another folder")
+    found = _files(out)
+    if not found:
+        return
+    if DESCRIPTION not in found:
+        raise UserError(f"{out} holds files that were not generated, perhaps a download: name another folder")
+    description = read_json(out / DESCRIPTION, "a folder of rl-rec data generate")
+    written = description.get("files") if isinstance(description, dict) else None
+    if not isinstance(written, list):
+        raise UserError(f"{out / DESCRIPTION} does not list the files it came with: name another folder")
+    foreign = [name for name in found if name not in written]
+    if foreign:
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        raise UserError(
+            f"{out} holds {foreign[0]}{more}, which was not generated: move it away or name another folder"
+        )
+
+
+def _files(folder: Path) -> list[str]:
+    """Everything in ``folder`` but folders, by relative name."""
+    found = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
+    return [path.relative_to(folder).as_posix() for path in found]
 
 
 def _format(name: str) -> Format:

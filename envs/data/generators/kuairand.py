@@ -12,6 +12,7 @@ from envs.data.generators.planted import (
     Draws,
     Exposures,
     GeneratorSettings,
+    Plan,
     Shelf,
     behaviours_of,
     exposures,
@@ -142,7 +143,8 @@ def _write(
         **settings.strengths.model_dump(),
     }
     rates = {"is_click": settings.like_rate, **settings.rates.model_dump()}
-    plans = [(name, strengths[name], rates[name]) for name in _BEHAVIOURS]
+    after = {"long_view": "is_click"}
+    plans = [Plan(name, strengths[name], rates[name], after.get(name)) for name in _BEHAVIOURS]
     truth = Truth(
         user_ids=np.arange(settings.users),
         taste=world.taste,

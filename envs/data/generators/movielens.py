@@ -12,6 +12,7 @@ from typing_extensions import Self
 from envs.data.generators.planted import (
     Draws,
     GeneratorSettings,
+    Plan,
     Shelf,
     behaviours_of,
     centres_of,
@@ -82,7 +83,7 @@ def write(folder: Path, settings: MovieLensSettings, chunk_rows: int, progress: 
         "above_2": settings.above_2,
         "above_4": settings.above_4,
     }
-    plans = [(f"rating_{name}", settings.strength, rate) for name, rate in rates.items()]
+    plans = [Plan(f"rating_{name}", settings.strength, rate) for name, rate in rates.items()]
     # Ids have gaps, and their order says nothing of the order in which the world was planted.
     spaced = draws["gaps"].choice(settings.items + settings.items // 50 + 1, settings.items, replace=False) + 1
     truth = Truth(

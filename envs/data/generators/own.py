@@ -11,6 +11,7 @@ from typing_extensions import Self
 from envs.data.generators.planted import (
     Draws,
     GeneratorSettings,
+    Plan,
     Shelf,
     behaviours_of,
     centres_of,
@@ -63,7 +64,7 @@ class OwnSettings(GeneratorSettings):
     purchase_rate: float = Field(0.03, gt=0.0, lt=1.0)
     """Mean probability of a purchase of a random user and a random item; below the rate of clicks."""
     purchase_strength: float = Field(5.0, ge=0.0, le=50.0)
-    """Weight of the taste in the logit of a purchase."""
+    """Weight of the taste in the logit of a purchase, which is never likelier than a click."""
     random_share: float = Field(0.05, ge=0.0, le=1.0)
     """Share of exposures drawn uniformly on purpose, with 1 in the column ``random``."""
     format: Literal["csv", "parquet"] = "csv"
@@ -91,8 +92,8 @@ def write(folder: Path, settings: OwnSettings, chunk_rows: int, progress: Progre
     spaced = 100 + 7 * np.arange(settings.items) + draws["gaps"].integers(0, 7, settings.items)
     item_ids = joined("i", spaced)
     plans = [
-        ("click", settings.strength, settings.like_rate),
-        ("purchase", settings.purchase_strength, settings.purchase_rate),
+        Plan("click", settings.strength, settings.like_rate),
+        Plan("purchase", settings.purchase_strength, settings.purchase_rate, after="click"),
     ]
     truth = Truth(
         user_ids=user_ids.to_numpy(zero_copy_only=False),

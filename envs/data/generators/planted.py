@@ -3,13 +3,14 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import expit
 
-from envs.data.generators.truth import Behaviour
+from envs.data.generators.truth import Behaviour, parents
 from envs.data.synthetic import CANDIDATES, Popularity, SyntheticSettings, World, solve_offset
 from envs.errors import UserError
 
@@ -186,37 +187,48 @@ def distinct(group: NDArray[np.int64], item: NDArray[np.int64], items: range) ->
     return place + items.start
 
 
-def behaviours_of(
-    world: World, plans: Sequence[tuple[str, float, float]], draws: Draws
-) -> tuple[Behaviour, ...]:
-    """Solve the offsets of (name, strength, rate), the rates being those of random users and items."""
+class Plan(NamedTuple):
+    """A behaviour, and its rate over random users and items; ``after`` names an earlier one that it needs."""
+
+    name: str
+    strength: float
+    rate: float
+    after: str | None = None
+
+
+def behaviours_of(world: World, plans: Sequence[Plan], draws: Draws) -> tuple[Behaviour, ...]:
+    """Solve the offsets of behaviours."""
     user = draws["rate user"].integers(len(world.taste), size=100_000)
     item = draws["rate item"].integers(len(world.style), size=100_000)
     affinity = np.einsum("nd,nd->n", world.taste[user], world.style[item])
-    found = []
-    for name, strength, rate in plans:
-        logit = np.float32(strength) * affinity + world.appeal[item]
-        found.append(Behaviour(name, strength, solve_offset(logit, rate)))
+    found, logits = [], dict[str, NDArray[np.floating]]()
+    for plan in plans:
+        logit = np.float32(plan.strength) * affinity + world.appeal[item]
+        most = None if plan.after is None else logits[plan.after]
+        offset = solve_offset(logit, plan.rate, most)
+        logits[plan.name] = logit + offset if most is None else np.minimum(logit + offset, most)
+        found.append(Behaviour(plan.name, plan.strength, offset, plan.after))
     return tuple(found)
 
 
 def respond(logits: NDArray[np.float32], behaviours: Sequence[Behaviour], draws: Draws) -> NDArray[np.bool_]:
     """Draw responses, bool (n, A), whose probabilities are the truth.
 
-    What follows a liking comes with the first behaviour (a click) as far as both probabilities allow; a
-    behaviour of negative strength comes on its own.
+    What comes after another happens only with it. Otherwise, what follows a liking comes with the first
+    behaviour (a click) as far as both probabilities allow; a behaviour of negative strength comes on its own.
     """
     probability = expit(logits)  # (n, A)
-    base = probability[:, 0]
     drawn = np.empty(probability.shape, bool)
-    drawn[:, 0] = draws["first"].random(len(base), np.float32) < base
+    drawn[:, 0] = draws["first"].random(len(drawn), np.float32) < probability[:, 0]
+    needed = parents(behaviours)
     for number, behaviour in enumerate(behaviours[1:], 1):
-        wanted = probability[:, number]
-        if behaviour.strength >= 0:
-            with_first = np.minimum(1, wanted / np.maximum(base, np.float32(1e-30)))
-            without = np.maximum(0, wanted - base) / np.maximum(1 - base, np.float32(1e-30))
-            wanted = np.where(drawn[:, 0], with_first, without)
-        drawn[:, number] = draws[behaviour.name].random(len(base), np.float32) < wanted
+        wanted, parent = probability[:, number], needed[number]
+        if parent is not None or behaviour.strength >= 0:
+            base, happened = probability[:, parent or 0], drawn[:, parent or 0]
+            together = np.minimum(1, wanted / np.maximum(base, np.float32(1e-30)))
+            alone = np.maximum(0, wanted - base) / np.maximum(1 - base, np.float32(1e-30))
+            wanted = np.where(happened, together, alone if parent is None else 0)
+        drawn[:, number] = draws[behaviour.name].random(len(drawn), np.float32) < wanted
     return drawn
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from envs.data.generators.planted import (
     Draws,
     GeneratorSettings,
+    Plan,
     Shelf,
     behaviours_of,
     distinct,
@@ -69,7 +70,7 @@ def write(folder: Path, settings: RL4RSSettings, chunk_rows: int, progress: Prog
         item_ids=np.arange(1, settings.items + 1),
         style=world.style,
         appeal=world.appeal,
-        behaviours=behaviours_of(world, [("click", settings.strength, settings.like_rate)], draws),
+        behaviours=behaviours_of(world, [Plan("click", settings.strength, settings.like_rate)], draws),
     )
     log = _Log(world, truth, settings, texts, ends, draws)
     tally, pages, done = Tally(truth.behaviours), 0, 0

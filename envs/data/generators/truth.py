@@ -1,6 +1,7 @@
 """The planted truth of generated files: what it is, what it reaches on them, and how to ask it later.
 
-P(behaviour a | user u, item i) = sigmoid(strength_a · <taste_u, style_i> + appeal_i + offset_a)
+P(behaviour a | user u, item i) = sigmoid(strength_a · <taste_u, style_i> + appeal_i + offset_a), and at most
+that of the behaviour that it comes after.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,11 +33,19 @@ class Behaviour:
         name: as the column of the file, or what it says about one.
         strength: weight of the taste in the logit; negative for what users do to items they dislike.
         offset: in the logit.
+        after: the name of an earlier one without which it does not happen.
     """
 
     name: str
     strength: float
     offset: float
+    after: str | None = None
+
+
+def parents(behaviours: Sequence[Behaviour]) -> list[int | None]:
+    """Of each behaviour, the position of the one that it comes after."""
+    names = [behaviour.name for behaviour in behaviours]
+    return [None if behaviour.after is None else names.index(behaviour.after) for behaviour in behaviours]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +73,11 @@ class Truth:
         affinity = np.einsum("nd,nd->n", self.taste[user], self.style[item])
         strength = np.array([behaviour.strength for behaviour in self.behaviours], np.float32)
         offset = np.array([behaviour.offset for behaviour in self.behaviours], np.float32)
-        return affinity[:, None] * strength + self.appeal[item, None] + offset  # (n, A)
+        logits = affinity[:, None] * strength + self.appeal[item, None] + offset  # (n, A)
+        for number, parent in enumerate(parents(self.behaviours)):
+            if parent is not None:
+                np.minimum(logits[:, number], logits[:, parent], out=logits[:, number])
+        return logits
 
     def probability(self, user_ids: ArrayLike, item_ids: ArrayLike) -> NDArray[np.float32]:
         """P of every behaviour, float32 (n, A), of the pairs of ``user_ids`` (n,) and ``item_ids`` (n,).

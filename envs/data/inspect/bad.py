@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from envs.data.raw.bad_rows import BadRows
-from envs.data.raw.rows import BadRow, RawFile
+from envs.data.raw.rows import BadRow, Located
 
 MOST = 100_000
 """More bad rows than this are a wrong file rather than wrong rows: each is looked at one by one."""
@@ -24,7 +24,7 @@ class CountedRows(BadRows):
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By file and reason, how many."""
 
-    def add(self, file: RawFile, first_row: int, bad: Sequence[BadRow]) -> None:
+    def add(self, file: Located, first_row: int, bad: Sequence[BadRow]) -> None:
         super().add(file, first_row, bad)
         for row in sorted(bad):
             if len(self.first) < NAMED:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from envs.data import kuairand, movielens, own_roles
 from envs.data.delimited import read_delimited
+from envs.data.inspect.bad import CountedRows
 from envs.data.own import own_interaction_files
 from envs.data.prepare_settings import PrepareSettings
 from envs.data.raw.columnar import ParquetFile
@@ -126,7 +127,7 @@ def _sample(file: TextFile | ParquetFile, reading: Reading) -> Sample:
 
 
 def _movielens(path: Path, columns: Mapping[str, type], separator: str) -> Sample:
-    table = read_delimited(path, columns, separator)
+    table = read_delimited(path, columns, separator, CountedRows()).table
     texts = pa.table({name: table[name].cast(pa.string()) for name in table.column_names})
     rows = _spread(len(texts), SAMPLED_ROWS)
     return Sample(texts.take(rows).combine_chunks(), len(rows) == len(texts))

@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from envs.data import movielens
 from envs.data.behaviours import pack
-from envs.data.delimited import read_delimited
 from envs.data.inspect.bad import CountedRows
 from envs.data.inspect.columns import ColumnFacts, column_facts
 from envs.data.inspect.files import SourceFile, source_files
@@ -144,8 +143,8 @@ def _read(name: str, job: Job) -> tuple[Logs | None, str | None]:
 
 def _movielens_rows(log: SourceFile, logs: Logs, settings: PrepareSettings) -> pa.Table:
     """The ratings as they stand in the file: the slates have lost their times."""
-    columns, separator = movielens.columns("ml-100k" if log.path.name == "u.data" else "ml-1m")[log.path.name]
-    ratings = read_delimited(log.path, columns, separator)
+    _, separator = movielens.columns("ml-100k" if log.path.name == "u.data" else "ml-1m")[log.path.name]
+    ratings = movielens.read_ratings(log.path, separator, CountedRows()).table
     liked = ratings["rating"].to_numpy() > settings.positive_above
     user, item = (
         ratings[name].cast(pa.string()).combine_chunks().dictionary_encode() for name in ("user", "item")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from envs.data.raw.rows import BadRow, RawFile
+from envs.data.raw.rows import BadRow, Located
 from envs.errors import UserError
 
 
@@ -18,22 +18,22 @@ class BadRows:
     """
 
     limit: int = 0
-    skipped: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """By file: how many rows were left out, and where and why the first one."""
+    skipped: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+    """By file: how many rows were left out, the number of the first of them, and where and why."""
 
     @property
     def count(self) -> int:
         """Rows left out so far."""
-        return sum(count for count, _ in self.skipped.values())
+        return sum(count for count, _, _ in self.skipped.values())
 
     def summary(self) -> dict[str, Any]:
         """By the name of the file, how many rows were left out and why the first one, as plain data."""
         return {
             Path(path).name: {"skipped": count, "first": first.removeprefix(path).lstrip(": ")}
-            for path, (count, first) in self.skipped.items()
+            for path, (count, _, first) in self.skipped.items()
         }
 
-    def add(self, file: RawFile, first_row: int, bad: Sequence[BadRow]) -> None:
+    def add(self, file: Located, first_row: int, bad: Sequence[BadRow]) -> None:
         """Leave out rows of one block.
 
         Args:
@@ -50,5 +50,6 @@ class BadRows:
                 raise UserError(what)
             if self.count >= self.limit:
                 raise UserError(f"{what}; {self.limit} bad rows were skipped before it: allow more, or mend it")
-            count, first = self.skipped.get(str(file.path), (0, what))
-            self.skipped[str(file.path)] = (count + 1, first)
+            found = (first_row + row.place, what)  # a file may be gone over for one fault after the other
+            count, number, first = self.skipped.get(str(file.path), (0, *found))
+            self.skipped[str(file.path)] = (count + 1, *min(found, (number, first)))

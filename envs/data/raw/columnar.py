@@ -57,6 +57,7 @@ class ParquetFile:
         try:
             with pq.ParquetFile(self.path) as file:
                 table = file.read_row_group(block, columns=list(columns), use_threads=False)
+            table.validate(full=True)  # Arrow reads texts that are not UTF-8 without complaint
         except (pa.ArrowException, OSError) as error:
             raise self._broken(error) from None
         rows = Rows(table.select(list(columns)), np.arange(len(table)), len(table), limit)

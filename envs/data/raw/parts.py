@@ -77,6 +77,8 @@ class WorkFolder:
                     os.close(lock)
                     raise UserError(f"another command is preparing the same output in {self._path}") from None
                 self._lock = lock
+                for left in self._path.glob(".*.partial"):  # of a command that was killed
+                    shutil.rmtree(left)
             except OSError as error:
                 raise UserError(f"cannot write to {self._path}: {error.strerror}") from None
         return self._path

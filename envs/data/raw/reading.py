@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from envs.data.raw.bad_rows import BadRows
 from envs.data.raw.columnar import ParquetFile
 from envs.data.raw.ids import IdIndex
-from envs.data.raw.rows import BadRow, Columns, RawFile, Rows
+from envs.data.raw.rows import BadRow, Columns, Located, Rows
 from envs.data.raw.text import BLOCK_BYTES, TextFile
 from envs.data.raw.vectors import Vectors
 from envs.errors import UserError
@@ -39,7 +39,7 @@ class Reading(NamedTuple):
 class Records(NamedTuple):
     """A file that fits into memory: ``table`` of R rows, and ``rows`` int64 (R,), their numbers in the file."""
 
-    file: RawFile
+    file: Located
     table: pa.Table
     rows: NDArray[np.int64]
 

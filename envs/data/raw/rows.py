@@ -112,10 +112,18 @@ class Rows:
         self.refuse(bad, lambda _: what)
 
 
-class RawFile(Protocol):
-    """A file of rows that is read in blocks."""
+class Located(Protocol):
+    """A file whose rows an error can name."""
 
     path: Path
+
+    def where(self, row: int) -> str:
+        """How an error names a row of the file, from 0."""
+
+
+class RawFile(Located, Protocol):
+    """A file of rows that is read in blocks."""
+
     columns: tuple[str, ...]
 
     @property
@@ -124,9 +132,6 @@ class RawFile(Protocol):
 
     def read(self, block: int, columns: Columns, limit: int) -> Rows:
         """Read some columns of a block, and at most ``limit`` + 1 rows that do not fit."""
-
-    def where(self, row: int) -> str:
-        """How an error names a row of the file, from 0."""
 
     def sample(self) -> pa.Table:
         """The first rows, at most a thousand, of all columns: texts where the format has no types."""

@@ -287,6 +287,21 @@ def test_own_files(kind: str, generated: Generated, tmp_path: Path) -> None:
     assert all(16 <= int(row["age"]) <= 90 for row in tables["users"])
 
 
+def test_own_has_no_purchase_without_a_click(tmp_path: Path) -> None:
+    """Also where the taste decides purchases so much more that they would be likelier than clicks."""
+    extreme = ("strength=0", "purchase_strength=50", "users=400", "like_rate=0.3", "purchase_rate=0.1")
+    folder = make("own", tmp_path / "own", *extreme, "random_share=1")
+    rows = table(folder / "interactions.csv")
+    bought = [row for row in rows if row["purchase"] == "1"]
+
+    assert {row["click"] for row in bought} == {"1"}
+    assert 0.08 < len(bought) / len(rows) < 0.12, "the rate is kept"
+    ids = [row["user_id"] for row in rows], [row["item_id"] for row in rows]
+    planted = load_truth(folder).probability(*ids)
+    assert (planted[:, 1] <= planted[:, 0]).all()
+    assert abs(len(bought) - planted[:, 1].sum()) < 5 * (planted[:, 1].sum()) ** 0.5
+
+
 def test_own_is_in_order_of_time_within_a_user(generated: Generated) -> None:
     by_user = defaultdict(list)
     for row in table(generated("own") / "interactions.csv"):

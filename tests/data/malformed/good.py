@@ -3,12 +3,14 @@
 import contextlib
 import fcntl
 import io
+import math
 import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 from envs.data.dataset import Dataset, load
 from rl_rec.cli.main import main
@@ -30,8 +32,6 @@ class Loader:
     source: str
     files: tuple[str, ...]
     write: Callable[[Path], object]
-    skips: bool = True
-    """Whether it takes ``--skip-bad-rows``."""
 
     def arguments(self, folder: Path) -> list[str]:
         """What `prepare` is told to read."""
@@ -65,8 +65,8 @@ LOADERS = {
         ),
         _generated("kuairand-pure"),
     ),
-    "ml-1m": Loader("ml-1m", ("ratings.dat", "users.dat", "movies.dat"), _generated("ml-1m"), skips=False),
-    "ml-100k": Loader("ml-100k", ("u.data", "u.user", "u.item"), write_100k, skips=False),
+    "ml-1m": Loader("ml-1m", ("ratings.dat", "users.dat", "movies.dat"), _generated("ml-1m")),
+    "ml-100k": Loader("ml-100k", ("u.data", "u.user", "u.item"), write_100k),
 }
 
 
@@ -113,6 +113,7 @@ def run(name: str, folder: Path, out: Path, *options: str) -> Outcome:
         warnings.catch_warnings(record=True) as warned,
         contextlib.redirect_stderr(said),
         contextlib.redirect_stdout(stdout),
+        patch("rl_rec.cli.progress.LINE_EVERY_S", math.inf),  # a busy machine is no reason to say more
     ):
         warnings.simplefilter("always")
         code = main(arguments)

@@ -21,13 +21,14 @@ from tests.data.malformed.mutants import mutants
 
 EXAMPLES = int(os.environ.get("RL_REC_MUTANTS", "6"))
 SEED = int(os.environ.get("RL_REC_MUTANTS_SEED", "0"))
-LONGEST_S = 60.0
+LONGEST_S = 30.0
 
 
 @pytest.mark.parametrize("name", LOADERS)
 def test_damaged_files_make_a_valid_dataset_or_one_line(name: str, tmp_path: Path) -> None:
     files, outcomes = good_files(name, tmp_path / "good"), Counter[str]()
-    skips = [0, 3] if LOADERS[name].skips else [0]
+    good = run(name, lay_out(files, tmp_path / "raw"), tmp_path / "out").dataset
+    assert good is not None
 
     @seed(SEED)
     @settings(
@@ -37,20 +38,21 @@ def test_damaged_files_make_a_valid_dataset_or_one_line(name: str, tmp_path: Pat
         suppress_health_check=list(HealthCheck),
         print_blob=False,
     )
-    @given(mutants(name, files), st.sampled_from(skips))
+    @given(mutants(name, files), st.sampled_from([0, 3]))
     def check(mutant: dict[str, bytes], skip: int) -> None:
         folder = Path(tempfile.mkdtemp(dir=tmp_path))
         raw = lay_out(mutant, folder / "raw")
-        started_s = time.monotonic()
+        started_s = time.process_time()  # a busy machine proves nothing
         outcome = run(name, raw, folder / "out", *(("--skip-bad-rows", str(skip)) if skip else ()))
-        assert time.monotonic() - started_s < LONGEST_S
+        assert time.process_time() - started_s < LONGEST_S
         if outcome.dataset is None:
             outcomes["refused"] += 1
         else:
             check_layout(outcome.dataset)
             skipped = sum(file["skipped"] for file in outcome.dataset.source["bad_rows"].values())
             assert skipped <= skip
-            outcomes["accepted with rows skipped" if skipped else "accepted"] += 1
+            same = "unchanged" if outcome.dataset.fingerprint == good.fingerprint else "with other values"
+            outcomes["accepted with rows skipped" if skipped else f"accepted {same}"] += 1
         shutil.rmtree(folder)
 
     check()

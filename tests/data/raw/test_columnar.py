@@ -94,3 +94,10 @@ def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": pa.array([], pa.int64())}), tmp_path / "empty.parquet")
     with pytest.raises(UserError, match=r"empty\.parquet has no rows"):
         open_file(tmp_path / "empty.parquet", Reading())
+
+
+def test_texts_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "logs.parquet"
+    pq.write_table(pa.table({"id": pa.array([b"a", b"\xc3("]).view(pa.string())}), path)
+    with pytest.raises(UserError, match=r"logs\.parquet is not a whole Parquet file \(.*UTF8"):
+        values(path, "id", Column(Kind.ID))

@@ -218,3 +218,10 @@ def test_results_come_in_order_and_errors_where_they_belong(threads: int) -> Non
         for value in in_order(lambda n: 1 // (7 - n), range(20), threads):
             found.append(value)
     assert len(found) == 7
+
+
+def test_parts_that_a_killed_command_left_half_are_cleared(tmp_path: Path) -> None:
+    (tmp_path / "work" / ".half.partial").mkdir(parents=True)
+    (tmp_path / "work" / "whole").mkdir()
+    with WorkFolder(tmp_path / "work") as work:
+        assert {path.name for path in work.open().iterdir()} == {"lock", "whole"}
