@@ -68,6 +68,9 @@ class HSRLSettings(Settings):
     """Weight of −log π of clicked items (behaviour cloning)."""
     supervision_weight: float = Field(1.0, ge=0.0)
     """Weight of the cross-entropy of each shown item's score against its response."""
+    value_scale: float | None = Field(None, gt=0.0)
+    """Supervise what slots are worth instead of positive responses: the value that no item exceeds in
+    expectation. For rewards in money, of which responses say little; ``None``: responses."""
     consistency_weight: float = Field(1.0, ge=0.0)
     """Weight of the loss that keeps nodes in proportion to the items below them."""
 

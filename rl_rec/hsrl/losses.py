@@ -14,6 +14,7 @@ from rl_rec.hsrl.config import HSRLSettings
 from rl_rec.hsrl.likelihood import slate_log_probs
 from rl_rec.hsrl.networks import HSRLNetworks
 from rl_rec.policy_gradient import masked_mean, policy_gradient_loss
+from rl_rec.scoring.losses import supervision_target
 from rl_rec.sids.trie import Trie
 from rl_rec.transitions import Transitions
 
@@ -141,7 +142,8 @@ def losses(predictions: Predictions, batch: Transitions, settings: HSRLSettings)
     if settings.cloning_weight:
         terms[CLONING] = settings.cloning_weight * cloning_loss(predictions.log_prob, batch.click * valid)
     if settings.supervision_weight:
-        loss = supervision_loss(predictions.response_logits, batch.click, valid)
+        taught = supervision_target(batch, settings.value_scale)
+        loss = supervision_loss(predictions.response_logits, taught, valid)
         terms[SUPERVISION] = settings.supervision_weight * loss
     if settings.consistency_weight:
         loss = consistency_loss(settings.temperature * predictions.gap, valid)
@@ -196,13 +198,13 @@ def cloning_loss(log_prob: Tensor, clicked: Tensor) -> Tensor:
     return -masked_mean(log_prob.mean(dim=-1), clicked)
 
 
-def supervision_loss(logits: Tensor, click: Tensor, valid: Tensor) -> Tensor:
-    """BCE(f_i + b(s), y_k), mean over valid slots.
+def supervision_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """BCE(f_i + b(s), y_k), mean over valid slots; y is the response, or the value on its scale.
 
     Differs from a cross-entropy of log π: its gradient would pass through the normaliser and shake, with the
     noise of every slate's responses, the very items that the policy is surest of.
     """
-    loss = F.binary_cross_entropy_with_logits(logits, click.to(logits.dtype), reduction="none")
+    loss = F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")
     return masked_mean(loss, valid)
 
 

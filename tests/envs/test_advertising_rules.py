@@ -15,7 +15,7 @@ from envs.simulator import Simulator
 from envs.transition import Transition
 from envs.world import World
 from envs.world_settings import WorldSettings
-from rl_rec.reference import OraclePolicy
+from rl_rec.reference import OraclePolicy, RandomPolicy
 from rl_rec.rollout import Rollout
 from rl_rec.scoring.losses import WorldView
 from rl_rec.transitions import Transitions
@@ -63,6 +63,16 @@ def test_slots_are_worth_their_items_money(small_world: MakeWorld):
     # −0.5·1; a miss; −0.5·3 + 30; −0.5·7 + 70
     assert transition.value.tolist() == [[-0.5, -0.25, 28.5, -0.25], [28.5, 66.5, -0.25, -0.5]]
     assert transition.reward.tolist() == pytest.approx([27.5 / 4, 94.25 / 4])
+
+
+def test_what_slots_moved_reaches_learners(small_world: MakeWorld):
+    simulator = Simulator(certain(small_world), rules(weights=PROFIT), num_users=16, seed=0)
+    policy = RandomPolicy(simulator, torch.Generator().manual_seed(0))
+    batch = Transitions(**Rollout(simulator, policy).collect(4))
+    ad = batch.slate.float()
+    worth = torch.tensor([0.0, -0.5, 0.0, 9.5])[batch.slate % 4] * ad  # ads 1 and 5 cost, 3 and 7 convert
+    torch.testing.assert_close(batch.slot_values, worth)
+    torch.testing.assert_close(batch.slot_values.mean(dim=1), batch.reward)
 
 
 def test_the_oracle_ranks_by_expected_profit(small_world: MakeWorld):

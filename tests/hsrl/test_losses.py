@@ -1,5 +1,7 @@
 """HSRL's losses against numbers worked out by hand, and where each gradient goes."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -157,6 +159,25 @@ def test_supervision_is_the_cross_entropy_of_each_slot_that_was_shown():
     click, valid = torch.tensor([[True, False, True]]), torch.tensor([[1.0, 1.0, 0.0]])
     loss = hsrl.supervision_loss(logits, click, valid)
     assert loss.item() == pytest.approx((0.693147 + 1.609438) / 2, abs=1e-6)  # −ln ½, −ln ⅕
+
+
+def test_supervision_may_be_by_value():
+    # ½ + v/8 of 2 and −1: 0.75 and 0.375, at logits ln 3 and 0; softplus(ln 3) = ln 4.
+    batch = hand_batch(value=torch.tensor([[2.0, 9.0], [-1.0, 9.0]]), log_prob=torch.zeros(2, 2, 3))
+    p = hand_predictions(
+        response_logits=torch.tensor([[math.log(3), 5.0], [0.0, 5.0]]),
+        valid=torch.tensor([[True, False], [True, False]]),
+    )
+    settings = HSRLSettings(value_scale=4.0, supervision_weight=2.0, policy_weight=0.0)
+    expected = (math.log(4) - 0.75 * math.log(3)) + math.log(2)  # twice their mean
+    assert hsrl.losses(p, batch, settings)["supervision"].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_slot_s_gain_is_the_money_it_moved():
+    # A click that cost 0.5, a miss that is worth nothing, a click of 0.5·3 that brought 30.
+    batch = hand_batch(value=torch.tensor([[-0.5, 0.0], [28.5, 0.0]]))
+    target = hsrl.td_target(batch, torch.zeros(2), HSRLSettings(gamma=0.0, credit_unit="slot"))
+    torch.testing.assert_close(target, torch.tensor([[-0.5, 0.0], [28.5, 0.0]]))
 
 
 def test_consistency_is_the_variance_within_a_slate():
