@@ -34,6 +34,10 @@ class HSRLSettings(Settings):
     """Score nodes by the features below them too; off: one head per level for all prefixes (the paper's)."""
     temperature: float = Field(0.3, gt=0.0)
     """Scores per unit of log-probability; lower explores less."""
+    sigma: float = Field(0.0, ge=0.0)
+    """Standard deviation of Gaussian noise on each component of μ(s) in rollouts, one draw for all slots of a
+    slate: they explore together, and what a whole slate of a kind leads to is seen. It is part of the behaviour
+    whose probabilities are stored."""
     beam_width: int = Field(64, ge=1)
     """Prefixes kept per level while the best slate is searched, K at least; more finds better items."""
     rank: Literal["score", "probability"] = "score"
@@ -74,6 +78,8 @@ class HSRLSettings(Settings):
     consistency_weight: float = Field(1.0, ge=0.0)
     """Weight of the loss that keeps nodes in proportion to the items below them."""
 
+    residual_lr: float = Field(1e-3, gt=0.0)
+    """Adam's step size for Δ: faster, it follows the noise of the policy gradient."""
     actor_lr: float = Field(5e-3, gt=0.0)
     """Adam's step size for encoder, policy and item encoder; it falls to zero over the run (``lr_final``)."""
     critic_lr: float = Field(1e-3, gt=0.0)

@@ -449,8 +449,14 @@ class HSRLNetworks(nn.Module):
         return self.critic([self.policy.view(context, profile) for context in contexts])
 
     def policy_parameters(self) -> list[nn.Parameter]:
-        """What the actor's optimizer moves: everything but the critic."""
-        return list(self.policy.parameters())
+        """What the actor's optimizer moves: everything but the critic and Δ."""
+        residual = {id(parameter) for parameter in self.residual_parameters()}
+        return [parameter for parameter in self.policy.parameters() if id(parameter) not in residual]
+
+    def residual_parameters(self) -> list[nn.Parameter]:
+        """Those of Δ; none with a single head."""
+        mu = self.policy.mu
+        return list(mu.residual.parameters()) if isinstance(mu, ResidualActor) else []
 
 
 def _mlp(sizes: Sequence[int]) -> nn.Sequential:

@@ -65,6 +65,9 @@ class HSRLPolicy:
             self._tables = policy.tables(trie)
         user = user_inputs(self.profiles, observation.user, observation.signals)
         state = policy.state(self._tables, user, observation.history)
+        if self.noise is not None and self.settings.sigma:
+            noise = torch.randn(state.mu.shape, generator=self.noise, device=state.mu.device)
+            state = state._replace(mu=state.mu + self.settings.sigma * noise)
         slate, log_prob = self._choose(state, observation)
         return Decision(slate, {} if log_prob is None else {"log_prob": log_prob})
 

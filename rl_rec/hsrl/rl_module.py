@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from envs.errors import UserError
 from envs.world import World
@@ -20,6 +20,9 @@ from rl_rec.rl_module import LossTerms, RecommenderModule
 from rl_rec.sids.trie import Trie
 from rl_rec.transitions import Transitions
 from rl_rec.user_inputs import num_user_inputs, user_inputs
+
+RESIDUAL = "residual"
+"""Name of the optimizer of Δ."""
 
 
 def _digest(tokens: NDArray[np.int32]) -> int:
@@ -49,6 +52,13 @@ class HSRLModule(RecommenderModule):
         users, items = num_user_inputs(world, rules, self.settings.encoder), world.item_features.shape[1]
         centres = [torch.from_numpy(centres) for centres in codebook.centres]
         return HSRLNetworks(users, items, rules.history_length, centres, self.settings)
+
+    def parameter_groups(self) -> dict[str, tuple[list[nn.Parameter], float]]:
+        """Δ has a step size of its own."""
+        groups = super().parameter_groups()
+        if residual := self.networks.residual_parameters():
+            groups[RESIDUAL] = (residual, self.settings.residual_lr)
+        return groups
 
     def get_non_inference_attributes(self) -> list[str]:
         """What rollouts do without."""
