@@ -12,6 +12,17 @@ _PLANS = (
     "agent.tau=0.03",
 )
 """What makes HAC plan where planning pays; chosen on validation users."""
+_HSRL_PLANS = (
+    "agent.residual=1",
+    "agent.sigma=0.1",
+    "agent.temperature=0.1",
+    "agent.ratio_max=2",
+    "agent.credit_unit=slate",
+    "agent.gamma=0.95",
+    "agent.critic_lr=5e-3",
+    "agent.tau=0.03",
+)
+"""What makes HSRL plan; likewise."""
 
 
 def _but(*changes: str) -> Case:
@@ -82,7 +93,7 @@ _EVERY: tuple[Sweep | Search, ...] = (
     ),
     Sweep(
         name="planning",
-        question="Where showing something today changes tomorrow: which agents plan, and what lets HAC do it?",
+        question="Where showing something today changes tomorrow: which agents plan, and what lets them do it?",
         cases={
             "hac-plans": Case(set=_PLANS),
             "one-head": _but("agent.residual=0"),
@@ -93,6 +104,8 @@ _EVERY: tuple[Sweep | Search, ...] = (
             "slow-critic": _but("agent.critic_lr=1e-3", "agent.tau=0.01"),
             "half-the-updates": _but("replay.ratio=2"),
             "hac": Case(),
+            "hsrl-plans": Case(algorithm="hsrl", set=_HSRL_PLANS),
+            "hsrl-one-head": Case(algorithm="hsrl", set=(*_HSRL_PLANS, "agent.residual=0")),
             "hsrl": Case(algorithm="hsrl"),
             "supervised": Case(algorithm="supervised"),
         },

@@ -279,3 +279,12 @@ def test_every_parameter_is_in_exactly_one_group(make_agent):
     grouped = [*networks.policy_parameters(), *networks.critic.parameters()]
     assert len(grouped) == len({id(p) for p in grouped})
     assert {id(p) for p in grouped} == {id(p) for p in networks.parameters()}
+
+
+@pytest.mark.parametrize("residual", [0.0, 0.5])
+def test_every_weight_has_exactly_one_optimizer(make_agent, residual):
+    networks = make_agent(residual=residual).networks
+    groups = [networks.policy_parameters(), networks.residual_parameters(), list(networks.critic.parameters())]
+    assert bool(groups[1]) == bool(residual)
+    ids = [id(parameter) for group in groups for parameter in group]
+    assert sorted(ids) == sorted(id(parameter) for parameter in networks.parameters())

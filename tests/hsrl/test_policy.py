@@ -327,3 +327,30 @@ def test_another_history_length_is_refused_in_one_line(make_world):
     with pytest.raises(UserError, match="history_length=7") as caught:
         HSRLPolicy.load(weights, world, WorldSettings(repeats="allow", history_length=7), SAVED)
     assert "\n" not in str(caught.value)
+
+
+def test_noise_on_the_query_is_part_of_what_is_stored(make_agent, observe):
+    """E_b[π/b] = 1 for every token: the draws of the noisy policy are a proposal for the one that learns."""
+    agent = make_agent(sigma=0.5, exclusions="off")
+    observation = observe()
+    observation = observation._replace(
+        user=observation.user.repeat(700), history=observation.history.repeat(700, 1)
+    )
+    decision = agent.policy(seed=0, slate=1).act(observation)
+    predictions = agent.predict(with_next(observation, decision))
+    ratio = (predictions.log_prob - decision.extras["log_prob"]).sum(dim=-1).exp()
+    assert ratio.std() > 0.1, "another policy than the one that learns"
+    assert ratio.mean().item() == pytest.approx(1.0, abs=0.03)
+
+
+def test_slots_of_a_slate_share_one_noise_and_greedy_slates_have_none(make_agent, observe):
+    """In one bucket, with noise beyond all scores and no chance in the draws, it is a random query's best."""
+    agent = make_agent(sigma=1e3, temperature=1e-2, rank="score", sizes=(1, 1))
+    observation = observe()
+    still = agent._replace(settings=agent.settings.model_copy(update={"sigma": 0.0}))
+    assert torch.equal(agent.policy().act(observation).slate, still.policy().act(observation).slate)
+    policy, noise = agent.policy(seed=3), torch.Generator().manual_seed(3)
+    state, tables = agent.encode(observation.user, observation.history)
+    query = state.mu + 1e3 * torch.randn(state.mu.shape, generator=noise)
+    best = agent.networks.policy.scores(query, tables, agent.trie, torch.arange(1, 13).expand(6, -1))
+    assert torch.equal(policy.act(observation).slate, best.topk(3, dim=1).indices + 1)
