@@ -24,18 +24,18 @@ def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
     Raises:
         UserError: ``path`` exists and ``overwrite`` is off, also when somebody else wrote it meanwhile, another
-            command is writing it, or its parent cannot be written.
+            command is writing it, it is a place that no folder can be renamed to, or cannot be written.
     """
-    path = Path(path)
-    _refuse_existing(path, overwrite)  # before anything is written
+    path = _real(path)
+    _check_new(path, overwrite)  # before anything is written
     with _draft_of(path) as (draft, replaced):
-        _refuse_existing(path, overwrite)  # by a command that ended meanwhile, or put back
-        draft.mkdir()
+        _check_new(path, overwrite)  # by a command that ended meanwhile, or put back
+        with _writing(path):
+            draft.mkdir()
         yield draft
-        if overwrite and path.exists():
-            os.rename(path, replaced)
-            os.rename(draft, path)
-        else:
+        with _writing(path):
+            if overwrite and path.exists():
+                os.rename(path, replaced)
             _rename_to_new(draft, path)
 
 
@@ -44,15 +44,31 @@ def new_file(path: Path) -> Iterator[Path]:
     """Yield a temporary file name; what the block writes there replaces ``path`` when it succeeds.
 
     Raises:
-        UserError: another command is writing ``path``, or it cannot be written.
+        UserError: another command is writing ``path``, it is a folder, or it cannot be written.
     """
-    path = Path(path)
-    with _draft_of(path) as (draft, _):
-        try:
-            yield draft
-            os.replace(draft, path)
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}") from None
+    path = _real(path)
+    with _writing(path):
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; name a file")
+    with _draft_of(path) as (draft, _), _writing(path):
+        yield draft
+        os.replace(draft, path)
+
+
+def _real(path: Path) -> Path:
+    """Where links lead: a draft lies beside the target itself, and the link stays."""
+    try:
+        return Path(os.path.realpath(path))
+    except OSError as error:  # the folder that the command was started in is gone
+        raise UserError(f"cannot write {path}: {error.strerror}; name an absolute path") from None
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 @contextmanager
@@ -68,9 +84,12 @@ def _draft_of(path: Path) -> Iterator[tuple[Path, Path]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = _locked(folder, path)
     except OSError as error:
-        raise UserError(f"cannot write to {path.parent}: {error.strerror}") from None
+        raise UserError(f"cannot write to {path.parent}: {error.strerror}: {error.filename}") from None
     try:
-        _clear(draft, replaced, path)
+        with _writing(path):
+            _clear(draft, replaced, path)
+        if draft.exists() or replaced.exists():
+            raise UserError(f"cannot clear {folder}, which an earlier command left: remove it")
         yield draft, replaced
     finally:
         _clear(draft, replaced, path)
@@ -115,18 +134,31 @@ def _clear(draft: Path, replaced: Path, path: Path) -> None:
             left.unlink(missing_ok=True)
 
 
-def _refuse_existing(path: Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite and not (path.is_dir() and not any(path.iterdir())):
-        raise UserError(f"{path} exists already; name another folder or add --overwrite")
+def _check_new(path: Path, overwrite: bool) -> None:
+    with _writing(path):
+        if path.exists() and not overwrite and not (path.is_dir() and not any(path.iterdir())):
+            raise UserError(f"{path} exists already; name another folder or add --overwrite")
+        if path.is_symlink():
+            raise UserError(f"{path} is a link that leads in a circle: name another folder")
+        # Nothing can take the place of the one, and whoever is in the other would not see what did.
+        if os.path.ismount(path) or _around_us(path):
+            raise UserError(f"{path} is a mount point or the folder you are in: name a folder in it")
+
+
+def _around_us(path: Path) -> bool:
+    try:
+        return Path.cwd().is_relative_to(path)
+    except FileNotFoundError:  # removed meanwhile
+        return False
 
 
 def _rename_to_new(draft: Path, path: Path) -> None:
     try:
         os.rename(draft, path)  # onto nothing or an empty folder
-    except OSError as error:
+    except OSError:
         if path.exists():
             raise UserError(f"{path} was written by another command meanwhile: name another folder") from None
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -106,8 +106,9 @@ class SlateVectorEnv(VectorEnv):
         """
         seated = self._finished
         served = ~seated
-        transition = self.simulator.advance(self._slates(actions, ignored=seated))
-        self.simulator.restart(torch.from_numpy(seated).to(self.world.device))  # undoes what they were shown
+        arriving = torch.from_numpy(seated).to(self.world.device)
+        transition = self.simulator.advance(self._slates(actions, ignored=seated), hold=arriving)
+        self.simulator.restart(arriving)
         reward = transition.reward.cpu().numpy() * served
         terminated = transition.terminated.cpu().numpy() & served
         truncated = transition.truncated.cpu().numpy() & served

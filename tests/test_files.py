@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +81,51 @@ def test_of_two_writers_at_once_the_second_is_refused_at_once(tmp_path, overwrit
             pytest.fail("the block ran")
     assert names_in(target) == {"first.txt"}
     assert names_in(tmp_path) == {"data"}
+
+
+def test_a_link_stays_and_its_target_is_written(tmp_path):
+    (tmp_path / "disk" / "full").mkdir(parents=True)
+    (tmp_path / "disk" / "full" / "old.txt").write_text("old")
+    for name, overwrite in (("empty", False), ("missing", False), ("full", True)):
+        link = tmp_path / f"to-{name}"
+        link.symlink_to(tmp_path / "disk" / name)
+        if name == "empty":
+            link.resolve().mkdir()
+        with new_directory(link, overwrite=overwrite) as draft:
+            (draft / "new.txt").write_text("new")
+        assert link.is_symlink() and names_in(tmp_path / "disk" / name) == {"new.txt"}
+    (tmp_path / "file").symlink_to(tmp_path / "disk" / "a.txt")
+    with new_file(tmp_path / "file") as draft:
+        draft.write_text("a")
+    assert (tmp_path / "file").is_symlink() and (tmp_path / "disk" / "a.txt").read_text() == "a"
+    assert names_in(tmp_path / "disk") == {"empty", "missing", "full", "a.txt"}
+
+
+@pytest.mark.parametrize("name", [".", "..", "/", "deep/.."])
+def test_a_place_that_no_folder_can_take_is_refused_before_the_block_runs(tmp_path, monkeypatch, name):
+    (tmp_path / "here" / "deep").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match="name a folder in it"), new_directory(Path(name), overwrite=True):
+        pytest.fail("the block ran")
+    assert names_in(tmp_path) == {"here"} and names_in(tmp_path / "here") == {"deep"}
+
+
+def test_a_name_that_cannot_be_is_refused_in_one_line(tmp_path):
+    (tmp_path / "circle").symlink_to("circle")
+    for name, why in (("a" * 300, "too long"), ("a" * 250, "too long"), ("circle", "circle")):
+        with pytest.raises(UserError, match=why), new_directory(tmp_path / name):
+            pytest.fail("the block ran")
+    for name, why in (("a" * 300, "too long"), (".", "is a folder")):
+        with pytest.raises(UserError, match=why), new_file(tmp_path / name):
+            pytest.fail("the block ran")
+
+
+def test_what_cannot_be_cleared_is_named(tmp_path, monkeypatch):
+    left = tmp_path / ".data.partial" / "draft"
+    left.mkdir(parents=True)
+    monkeypatch.setattr("shutil.rmtree", lambda path, ignore_errors: None)
+    with pytest.raises(UserError, match=r"cannot clear .*\.data\.partial"), new_directory(tmp_path / "data"):
+        pytest.fail("the block ran")
 
 
 def test_what_came_meanwhile_is_kept(tmp_path):

@@ -21,6 +21,8 @@ from rl_rec.policy import Decision
 from rl_rec.slates import mask_scores, sample_without_replacement, top_k
 from rl_rec.transitions import Transitions
 
+_KNOWN = {"critic_action": "effect", "policy_action": "hyper", "residual": 0.0, "value_scale": None}
+
 
 def encode(encoder: StateEncoder, world: World, user: Tensor, history: Tensor) -> Tensor:
     """State (B, D) of users (B,) with histories (B, H): every layer over all positions."""
@@ -46,15 +48,9 @@ class PlainHAC:
         Raises:
             UserError: variants of HAC that the plain version does not spell out.
         """
-        if (settings.critic_action, settings.policy_action, settings.encoder.dropout) != (
-            "effect",
-            "hyper",
-            0.0,
-        ):
-            raise UserError(
-                "the plain loop knows agent.critic_action=effect, agent.policy_action=hyper and "
-                "agent.encoder.dropout=0 only"
-            )
+        if settings.encoder.dropout or any(getattr(settings, name) != value for name, value in _KNOWN.items()):
+            known = ", ".join(f"agent.{name}={value}" for name, value in _KNOWN.items())
+            raise UserError(f"the plain loop knows {known} and agent.encoder.dropout=0 only")
         self.world, self.settings, self.forbid, self.noise = world, settings, forbid_repeats, noise
 
     def state(self, networks: HACNetworks, user: Tensor, history: Tensor) -> Tensor:

@@ -31,6 +31,8 @@ _KNOWN = {
     "credit_unit": "slot",
     "multi_level_critic": True,
     "exclusions": "slots",
+    "residual": 0.0,
+    "value_scale": None,
 }
 
 

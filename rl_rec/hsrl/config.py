@@ -96,6 +96,15 @@ class HSRLSettings(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_heads(self) -> Self:
+        if self.residual and not (self.consistency_weight and self.supervision_weight):
+            raise ValueError(
+                "agent.residual: supervision teaches items, consistency the nodes above them: "
+                "set agent.supervision_weight and agent.consistency_weight above 0"
+            )
+        return self
+
     @field_validator("sids")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:

@@ -184,6 +184,16 @@ def test_items_that_may_not_be_shown_get_no_response(small_world, repeats, click
     assert observation["history"].tolist() == ([0, 0, 0, 4, 8] if repeats == "forbid" else [0, 0, 4, 4, 8])
 
 
+def test_the_step_that_seats_a_new_user_costs_no_item_anything(small_world):
+    world = small_world(slate=2, logits=[50.0] * 30)  # whatever is shown is clicked
+    rules = {"candidates": 30, "repeats": "allow", "max_steps": 1, "budgets": {"clicks": 9.0}}
+    env = SlateVectorEnv(2, world=world, settings=rules)
+    env.reset(seed=0)
+    env.step([[4, 5], [4, 5]])
+    env.step([[4, 5], [4, 5]])  # ignored: new users arrive
+    assert env.simulator.budgets.spent.nonzero().flatten().tolist() == [5, 6]
+
+
 def test_reset_seats_the_users_asked_for(small_world):
     world = small_world()
     env = SlateVectorEnv(3, world=world, settings=RULES)

@@ -138,3 +138,9 @@ def test_a_folder_that_is_none_is_refused_in_one_line(small_world, tmp_path):
 def test_credit_of_slots_and_a_discount_do_not_go_together():
     with pytest.raises(UserError, match=r"agent\.credit_unit=slate or agent\.gamma=0"):
         find_agent("hsrl").train_settings().with_overrides(["agent.gamma=0.5"])
+
+
+@pytest.mark.parametrize("name", ["supervision_weight", "consistency_weight"])
+def test_two_heads_need_what_teaches_everything_but_the_second(name):
+    with pytest.raises(UserError, match=rf"agent\.residual.* set .*agent\.{name}"):
+        find_agent("hsrl").train_settings().with_overrides(["agent.residual=0.5", f"agent.{name}=0"])

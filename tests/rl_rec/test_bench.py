@@ -189,6 +189,14 @@ def test_what_cannot_be_decoded_is_one_line(arguments, says, capsys):
     assert error.count("\n") == 1 and says in error
 
 
+@pytest.mark.parametrize("agent", ["hac", "hsrl"])
+@pytest.mark.parametrize("variant", ["residual=0.5", "value_scale=2"])
+def test_what_the_plain_loop_does_not_spell_out_is_refused(agent, variant):
+    settings = tiny(agent).with_overrides([f"agent.{variant}"])
+    with pytest.raises(UserError, match=f"the plain loop knows .*agent.{variant.partition('=')[0]}="):
+        PlainLoop(settings, random_world(settings.world, seed=0))
+
+
 def test_training_is_compared_in_whole_catalogues_only():
     settings = tiny().with_overrides(["rules.catalogue.withheld=0.2"])
     with pytest.raises(UserError, match=r"leave rules\.catalogue as it is"):
