@@ -109,7 +109,8 @@ def fit(
                 raise UserError(
                     f"the {split.name.lower()} users of {dataset.name} have {len(seen)} responses of one kind "
                     f"({behaviour.name}, random exposures aside); the fit needs both positive and negative "
-                    f"ones: prepare more users, or leave this behaviour out"
+                    f"ones: prepare more users, or leave {behaviour.name} out (rl-rec data prepare: KuaiRand "
+                    f"--set kuairand_behaviours=…, own logs --map COLUMN=ignore)"
                 )
     profiles = torch.from_numpy(dataset.user_features).to(device)
     item_features = torch.from_numpy(dataset.item_features).to(device)

@@ -71,7 +71,9 @@ def read_own(job: Job) -> Logs:
         file.require(reader.columns)
     key = {**reader.key, "listed": [file_stamp(path) for path in paths.values()]}
     parts = job.parts = write_parts(files, reader.parse, key, job.work, job.bad_rows, job.reading, job.progress)
-    merged = merge_parts(parts, job.slate_size, job.reading, job.progress, items.ids if items else None)
+    merged = merge_parts(
+        parts, job.settings.slate_size, job.reading, job.progress, items.ids if items else None
+    )
     _require_both_kinds(merged.sessions, reader.behaviours[0].name, files[0].path)
 
     item_features = items.features if items else None

@@ -225,19 +225,21 @@ def _check(place: str, file: RawFile, roles: Roles) -> None:
             names = " and ".join(map(repr, columns))
             raise UserError(f"{file.path}: {names} both look like the {name}: map one, and the other to ignore")
     needed = {"interactions": ("user", "item", "time"), "items": ("item",), "users": ("user",)}[place]
-    for need in needed:
-        if need not in by_role:
-            raise UserError(
-                f"{file.path}: no column looks like the {need}; say which with --map COLUMN={need} "
-                f"({listed(file.columns)})"
-            )
+    missing = [need for need in needed if need not in by_role]
+    says = "positive" in by_role or "rating" in by_role
+    if missing:
+        more = [*missing, *(["positive"] if place == "interactions" and not says else [])]
+        raise UserError(
+            f"{file.path}: no column looks like the {', the '.join(more)}; say which with "
+            f"{' '.join(f'--map COLUMN={need}' for need in more)} ({listed(file.columns)})"
+        )
     if place != "interactions":
         return
     if "positive" in by_role and "rating" in by_role:
         columns = by_role["positive"] + by_role["rating"]
         names = " and ".join(map(repr, columns))
         raise UserError(f"{file.path}: {names} could both say what is positive: map one of them to ignore")
-    if "positive" not in by_role and "rating" not in by_role:
+    if not says:
         raise UserError(
             f"{file.path}: no column says which responses were positive, and a model of responses needs both "
             f"kinds: --map COLUMN=positive (0/1) or COLUMN=rating"

@@ -14,7 +14,8 @@ class PrepareSettings(Settings):
     """How logs become a dataset."""
 
     slate_size: int | None = Field(None, ge=1, le=1000)
-    """Exposures per session (K). None leaves it to the source: 9 for RL4RS, whose pages show nine, else 10."""
+    """Exposures per session (K). None leaves it to the source: 9 for RL4RS, whose pages show nine; in own logs
+    with pages what holds 99% of them whole (100 at most); else 10."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of the split, the factors and the drawn worlds."""
     validation_fraction: float = Field(0.1, ge=0.0, lt=1.0)

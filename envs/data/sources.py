@@ -25,14 +25,14 @@ class Source:
         read: makes the logs.
         files: what it is read from.
         factors: how many by default.
-        slate_size: K by default.
+        slate_size: K by default; ``None``: the source finds it in the logs.
         takes: the attributes of ``Raw`` that mean something to it.
     """
 
     read: Callable[[Job], Logs]
     files: Callable[[Raw, PrepareSettings], list[Path]]
     factors: Callable[[Raw], int]
-    slate_size: int = 10
+    slate_size: int | None = 10
     takes: frozenset[str] = frozenset({"folder", "skip_bad_rows"})
 
     def resolve(self, raw: Raw, settings: PrepareSettings) -> PrepareSettings:
@@ -133,6 +133,7 @@ SOURCES = {
         own.read_own,
         lambda raw, _: own.own_files(raw),
         factors=lambda raw: 0 if raw.items else own.FACTORS,
+        slate_size=None,
         takes=_OWN | {"skip_bad_rows"},
     ),
     "synthetic": _drawn(_read_synthetic),

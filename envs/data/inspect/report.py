@@ -18,7 +18,7 @@ from envs.data.inspect.leaks import find_leaks
 from envs.data.inspect.rows import PartRows, RowFigures, figures_of
 from envs.data.logs import Logs
 from envs.data.prepare_settings import PrepareSettings
-from envs.data.raw.interactions import part_table
+from envs.data.raw.interactions import SLATE_SIZE, part_table
 from envs.data.raw.job import Job, Raw
 from envs.data.raw.parts import WorkFolder
 from envs.data.raw.reading import Reading
@@ -86,13 +86,14 @@ def inspect(
     names = (*logs.item_feature_names, *logs.user_feature_names) if logs else ()
     columns = [facts for file in files for facts in column_facts(file, names)]
     unshown = len(logs.item_ids) - len(rows.item_ids) if logs else 0
+    slate_size = logs.sessions.items.shape[1] if logs else job.settings.slate_size or SLATE_SIZE
     findings = find(
         rows if rows.rows else None,
         behaviours,
         columns,
         find_leaks(files, settings.positive_above),
         bad,
-        job.slate_size,
+        slate_size,
         max(unshown, 0),
         refusal,
         name == "own",
@@ -109,7 +110,7 @@ def inspect(
         "users": len(rows.user_ids),
         "items": len(rows.item_ids),
         "items_listed_but_never_shown": max(unshown, 0),
-        "slate_size": job.slate_size,
+        "slate_size": slate_size,
         "slates": len(logs.sessions.user) if logs else None,
         "time": _time(files, rows),
         "behaviours": {

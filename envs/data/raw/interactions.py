@@ -15,6 +15,12 @@ from envs.data.sessions import Origin, Sessions, build_sessions
 from envs.errors import UserError
 from envs.progress import Progress
 
+SLATE_SIZE = 10
+"""K where no page says how many items were shown together."""
+WHOLE_PAGES = 0.99
+"""Share of the pages that a slate must hold whole."""
+LARGEST_PAGE = 100
+"""Of larger pages several slates are made."""
 ROWS_PER_RANGE = 2 << 20
 """Rows that are sorted together; one thread needs some 100 bytes for each."""
 
@@ -54,7 +60,7 @@ def part_table(
 
 def merge_parts(
     parts: Sequence[Path],
-    slate_size: int,
+    slate_size: int | None,
     reading: Reading,
     progress: Progress,
     item_ids: pa.Array | None = None,
@@ -68,7 +74,7 @@ def merge_parts(
 
     Args:
         parts: folders with tables of ``part_table``, all with the same columns.
-        slate_size: K.
+        slate_size: K; ``None``: what holds nearly all pages whole, or ``SLATE_SIZE`` where there are none.
         reading: the number of threads.
         progress: called after every range.
         item_ids: the items in their order, which hold all that occur; those that occur by default.
@@ -101,11 +107,16 @@ def merge_parts(
     edges = np.searchsorted(until, np.arange(rows_per_range, until[-1], rows_per_range)) + 1
     edges = np.unique(np.concatenate([[0], edges, [len(rows)]]))
 
+    def columns_of(place: int) -> dict[str, NDArray[Any]]:
+        pieces = [part.of(int(edges[place]), int(edges[place + 1])) for part in numbered]
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+    if slate_size is None:  # the first range of users tells how large pages are
+        slate_size = _page_size(columns_of(0)) if "page" in first_part.column_names else SLATE_SIZE
+
     def cut(place: int) -> Sessions:
-        first, last = int(edges[place]), int(edges[place + 1])
-        pieces = [part.of(first, last) for part in numbered]
-        columns = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-        sessions = _cut(columns, slate_size, in_page_order)
+        first = int(edges[place])
+        sessions = _cut(columns_of(place), slate_size, in_page_order)
         return sessions._replace(user=sessions.user + np.int32(first), time=sessions.time // 1000)
 
     pieces = []
@@ -146,6 +157,17 @@ class _Numbered:
         found["user"] -= first
         found["item"] += 1
         return found
+
+
+def _page_size(columns: Mapping[str, NDArray[Any]]) -> int:
+    """The rows of the page that ``WHOLE_PAGES`` of all pages do not exceed, ``LARGEST_PAGE`` at most."""
+    pages = np.column_stack([columns["user"], columns["page"]])
+    if "origin" in columns:
+        pages = pages[columns["origin"] != Origin.HISTORY]
+    _, sizes = np.unique(pages, axis=0, return_counts=True)
+    return (
+        int(min(np.quantile(sizes, WHOLE_PAGES, method="higher"), LARGEST_PAGE)) if len(sizes) else SLATE_SIZE
+    )
 
 
 def _cut(columns: dict[str, NDArray[Any]], slate_size: int, in_page_order: bool) -> Sessions:

@@ -48,6 +48,6 @@ class Job:
 
     @property
     def slate_size(self) -> int:
-        """K, which is known by the time that a source is read."""
+        """K of the sources that have one, which is known by the time that they are read."""
         assert self.settings.slate_size is not None
         return self.settings.slate_size

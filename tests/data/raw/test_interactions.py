@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from envs.data.raw.bad_rows import BadRows
-from envs.data.raw.interactions import Interactions, merge_parts, part_table
+from envs.data.raw.interactions import LARGEST_PAGE, Interactions, merge_parts, part_table
 from envs.data.raw.parts import Parsed, WorkFolder, write_parts
 from envs.data.raw.reading import Reading, in_order, open_file
 from envs.data.raw.rows import Column, Kind, RawFile
@@ -39,6 +39,10 @@ class Reader:
         table = rows.table
         clicks, ms = table["click"].to_numpy().astype(np.int8), table["ms"].to_numpy()
         return Parsed(rows, {"rows": part_table(table["user"], table["item"], clicks, ms, page=table["page"])})
+
+
+def dictionary(*texts: str) -> pa.Array:
+    return pa.array(texts).dictionary_encode()
 
 
 def write_log(path: Path, rows: int = 900, users: int = 40) -> Path:
@@ -189,9 +193,6 @@ def test_only_bad_rows_are_nothing_to_prepare(tmp_path: Path) -> None:
 
 
 def test_pages_in_their_order_with_the_history_of_the_first(tmp_path: Path) -> None:
-    def dictionary(*texts: str) -> pa.Array:
-        return pa.array(texts).dictionary_encode()
-
     # The second page is dated before the first; what it knows as history, the first page has shown.
     table = part_table(
         dictionary("u", "u", "u", "u"),
@@ -208,6 +209,27 @@ def test_pages_in_their_order_with_the_history_of_the_first(tmp_path: Path) -> N
     assert sessions.items.tolist() == [[2, 0], [3, 0], [4, 0]]
     assert sessions.time.tolist() == [9, 9, 9]
     assert sessions.origin.tolist() == [Origin.HISTORY, Origin.LOGGED, Origin.LOGGED]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "given", "expected"),
+    [([3] * 5, None, 3), ([3] * 5, 2, 2), ([2] * 300 + [7], None, 2), ([150], None, LARGEST_PAGE)],
+)
+def test_slates_are_as_large_as_nearly_all_pages(
+    tmp_path: Path, sizes: list[int], given: int | None, expected: int
+) -> None:
+    rows = sum(sizes)
+    page = np.repeat(np.arange(len(sizes)), sizes)
+    table = part_table(
+        dictionary(*["u"] * rows),
+        dictionary(*map(str, range(rows))),
+        np.zeros(rows, np.int8),
+        np.arange(rows),
+        page=page,
+    )
+    with pa.OSFile(str(tmp_path / "rows.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as file:
+        file.write_table(table)
+    assert merge_parts([tmp_path], given, Reading(1), silent).sessions.items.shape[1] == expected
 
 
 @pytest.mark.parametrize("threads", [1, 3])
