@@ -100,11 +100,8 @@ def train(
         training.check_resume(run)
         if not any(run.whole_checkpoints()):
             console.print("[dim]no whole checkpoint yet: starting over[/dim]")
-    if settings.steps <= settings.replay.learning_starts:
-        console.print(
-            f"[yellow]nothing will be learned: {settings.steps:,} steps end before "
-            f"replay.learning_starts={settings.replay.learning_starts:,}[/yellow]"
-        )
+    if settings.idle:
+        console.print(f"[yellow]{settings.idle}[/yellow]", soft_wrap=True)
     try:
         with ray_session(settings.reserved_cpus, settings.reserved_gpus, address):
             console.print("[dim]training; interrupt with Ctrl-C and go on later with --resume[/dim]")

@@ -126,6 +126,8 @@ def study(
         common = [*assignments, *([] if steps is None else [f"steps={steps}"])]
         plan = _plan(algorithm, simulator, variants, worlds, serves, common, **sizes)
     check_device(plan.base.device)
+    if plan.base.idle:
+        console.print(f"[yellow]{plan.base.idle}[/yellow]", soft_wrap=True)
     trackers = make_trackers(track, path.name)
     if resume_path is None:  # before Ray starts, which takes seconds
         studies.check(plan, path)

@@ -119,12 +119,8 @@ def _run(
     from tuning.trackers import make_trackers
     from tuning.training import only_one, untouched
 
-    starts = plan.base.replay.learning_starts
-    if plan.base.steps <= starts:
-        told = (
-            f"nothing will be learned: {plan.base.steps:,} steps end before replay.learning_starts={starts:,}"
-        )
-        console.print(f"[yellow]{told}[/yellow]", soft_wrap=True)
+    if plan.base.idle:
+        console.print(f"[yellow]{plan.base.idle}[/yellow]", soft_wrap=True)
     trackers, resumed = make_trackers(track, out.name), False
     there = not untouched(out)
     if there and if_exists != "fail":

@@ -97,6 +97,17 @@ class TrainSettings(Settings, Generic[AgentT]):
     """The algorithm's own settings."""
 
     @property
+    def idle(self) -> str | None:
+        """Why nothing will be learned, if so."""
+        starts = self.replay.learning_starts
+        if self.steps > starts:
+            return None
+        return (
+            f"nothing will be learned: {self.steps:,} steps end before replay.learning_starts={starts:,}; "
+            f"give it more --steps, or --set replay.learning_starts={self.steps // 5}"
+        )
+
+    @property
     def reserved_cpus(self) -> float:
         """CPUs of the whole run: the learner's process and one for each remote runner."""
         return self.resources.cpus + self.rollout.runners

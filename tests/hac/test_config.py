@@ -3,6 +3,7 @@
 import pytest
 
 from envs.errors import UserError
+from rl_rec.agents import find_agent
 from rl_rec.hac.config import HACSettings
 from rl_rec.train_settings import TrainSettings
 
@@ -148,3 +149,9 @@ def test_async_needs_somebody_to_wait_for():
 def test_a_critic_of_hyper_actions_is_not_asked_about_slates():
     with pytest.raises(UserError, match=r"set agent\.policy_action=hyper too"):
         HACSettings.from_mapping({"critic_action": "hyper", "policy_action": "soft_effect"})
+
+
+def test_a_run_that_ends_before_it_learns_says_what_to_set():
+    settings = find_agent("hac").train_settings(steps=400)
+    assert settings.idle is not None and "--set replay.learning_starts=80" in settings.idle
+    assert settings.with_overrides(["replay.learning_starts=80"]).idle is None
