@@ -96,14 +96,14 @@ def compared(**log_losses: float) -> dict[str, Quality]:
 @pytest.mark.parametrize(
     ("log_losses", "said"),
     [
-        (dict(model=0.495, base_rate=0.5), None),  # 1% below
-        (dict(model=0.496, base_rate=0.5), "the model learned next to nothing"),
-        (dict(model=0.504, base_rate=0.5), "the model learned next to nothing"),
-        (dict(model=0.506, base_rate=0.5), "the model predicts worse than the base rate"),
-        (dict(model=0.404, base_rate=0.5, popularity=0.4), None),  # 1% above
-        (dict(model=0.405, base_rate=0.5, popularity=0.4), "the model predicts worse than popularity"),
+        ({"model": 0.495, "base_rate": 0.5}, None),  # 1% below
+        ({"model": 0.496, "base_rate": 0.5}, "the model learned next to nothing"),
+        ({"model": 0.504, "base_rate": 0.5}, "the model learned next to nothing"),
+        ({"model": 0.506, "base_rate": 0.5}, "the model predicts worse than the base rate"),
+        ({"model": 0.404, "base_rate": 0.5, "popularity": 0.4}, None),  # 1% above
+        ({"model": 0.405, "base_rate": 0.5, "popularity": 0.4}, "the model predicts worse than popularity"),
         (
-            dict(model=0.405, base_rate=0.5, popularity=0.4, gradient_boosting=0.3),
+            {"model": 0.405, "base_rate": 0.5, "popularity": 0.4, "gradient_boosting": 0.3},
             "the model predicts worse than popularity and gradient boosting",
         ),
     ],
