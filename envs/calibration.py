@@ -1,5 +1,6 @@
 """How well predicted probabilities agree with observed responses."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -8,6 +9,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import log_loss, roc_auc_score
 
 FloatArray = NDArray[np.floating]
+MARGIN = 0.01
+"""Log-losses that differ by less, relative to the simpler predictor's, are as good as equal."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,41 @@ def quality(labels: FloatArray, predicted: FloatArray) -> Quality:
         log_loss=float(log_loss(labels, predicted, labels=[0, 1])),
         ece=_ece(labels, predicted),
     )
+
+
+def shortfall(compared: Mapping[str, Quality]) -> str | None:
+    """What is wrong with a model hardly better than the base rate, or worse than another predictor.
+
+    A constant at the base rate is well calibrated, so that calibration alone does not tell.
+
+    Args:
+        compared: by predictor, on the same responses: ``model``, ``base_rate`` and others where measured.
+
+    Returns:
+        A clause with the figures; ``None`` where nothing is wrong.
+    """
+    model, base = compared["model"], compared["base_rate"]
+    others = {
+        name.replace("_", " "): other.log_loss
+        for name, other in compared.items()
+        if name not in ("model", "base_rate")
+    }
+    better = [name for name, other in others.items() if model.log_loss > (1 + MARGIN) * other]
+    if model.log_loss > (1 + MARGIN) * base.log_loss:
+        wrong = "predicts worse than the base rate"
+    elif model.log_loss > (1 - MARGIN) * base.log_loss:
+        wrong = "learned next to nothing"
+    elif better:
+        wrong = f"predicts worse than {' and '.join(better)}"
+    else:
+        return None
+    listed = "".join(
+        f", of {name} {other:.4f}" for name, other in {"base rate": base.log_loss, **others}.items()
+    )
+    told = f"the model {wrong}: held-out log-loss {model.log_loss:.4f} (AUC {model.auc:.3f}){listed}"
+    if others and min(others.values()) > (1 - MARGIN) * base.log_loss:
+        told += "; no simpler predictor beats the base rate either, the logs may hold no more"
+    return told
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from envs.calibration import Quality, Reliability, quality, reliability
+from envs.calibration import Quality, Reliability, quality, reliability, shortfall
 from envs.data.dataset import Dataset, Split
 from envs.errors import UserError
 from envs.examples import Slates
@@ -28,6 +28,11 @@ from envs.settings import Settings
 
 _FEWEST_FOR_A_SLOPE = 30
 """Responses of the rarer kind."""
+REMEDY = (
+    "What may help: more logs; features of items and users; a smaller model and another step size "
+    "(--set model.dim=16 --set lr=0.003); a longer fit (--set epochs=200 --set patience=20)"
+)
+"""For a model that learned too little."""
 
 
 class FitSettings(Settings):
@@ -64,13 +69,29 @@ class FitReport:
     reliability: Reliability
     """Of the model."""
     train_log_loss: list[float] = field(default_factory=list)
-    """Per epoch."""
+    """Per epoch, the sum over all behaviours."""
     validation_log_loss: list[float] = field(default_factory=list)
-    """Per epoch; the weights of the best one are kept."""
+    """Per epoch, the sum over all behaviours; the weights of the best one are kept."""
     rows: int = 0
     """Number of held-out responses."""
     behaviours: dict[str, Quality] = field(default_factory=dict)
     """Of the model, by behaviour; where one needs another, over the responses in which that happened."""
+    base_rates: dict[str, Quality] = field(default_factory=dict)
+    """Of the training users' rate, by behaviour, over the same responses."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is wrong and what may help, for each behaviour of which the model learned too little."""
+        said = []
+        for place, (name, model) in enumerate(self.behaviours.items()):
+            compared = {
+                "model": model,
+                "base_rate": self.base_rates[name],
+                **(self.quality if place == 0 else {}),
+            }
+            if wrong := shortfall(compared):
+                said.append(f"{name}: {wrong}. {REMEDY}.")
+        return said
 
     @property
     def best_epoch(self) -> int:
@@ -82,6 +103,8 @@ class FitReport:
         return {
             "quality": {name: asdict(value) for name, value in self.quality.items()},
             "behaviours": {name: asdict(value) for name, value in self.behaviours.items()},
+            "base_rates": {name: asdict(value) for name, value in self.base_rates.items()},
+            "warnings": self.warnings,
             "reliability": {name: value.tolist() for name, value in asdict(self.reliability).items()},
             "train_log_loss": self.train_log_loss,
             "validation_log_loss": self.validation_log_loss,
@@ -126,6 +149,10 @@ def fit(
         quality={"model": quality(labels, predicted), **_references(dataset, splits)},
         behaviours={
             behaviour.name: quality(*asked_responses(test, probabilities, place))
+            for place, behaviour in enumerate(dataset.behaviours)
+        },
+        base_rates={
+            behaviour.name: _base_rate(splits[Split.TRAIN], test, place)
             for place, behaviour in enumerate(dataset.behaviours)
         },
         reliability=reliability(labels, predicted),
@@ -187,6 +214,8 @@ def _optimise(
     train_curve: list[float] = []
     curve: list[float] = []
     best: dict[str, Tensor] = {}
+    # Figures of one behaviour alone are compared elsewhere: this sum is not to be taken for one of them.
+    loss_name = "validation log-loss" + (", sum of all behaviours," if model.behaviours > 1 else "")
     for epoch in range(settings.epochs):
         model.train()
         total = torch.zeros((), device=item_features.device)
@@ -207,7 +236,7 @@ def _optimise(
         since_best = len(curve) - 1 - int(np.argmin(curve))
         if since_best == 0:
             best = {name: value.clone() for name, value in model.state_dict().items()}
-        progress(epoch + 1, settings.epochs, f"validation log-loss {curve[-1]:.4f} (best {min(curve):.4f})")
+        progress(epoch + 1, settings.epochs, f"{loss_name} {curve[-1]:.4f} (best {min(curve):.4f})")
         if since_best >= settings.patience:
             break
     model.load_state_dict(best)
@@ -275,3 +304,8 @@ def _references(dataset: Dataset, splits: dict[Split, Slates]) -> dict[str, Qual
     labels = test.labels(0)
     predictors = simple_predictors(dataset, splits[Split.TRAIN])
     return {name: quality(labels, predict_asked(test)) for name, predict_asked in predictors.items()}
+
+
+def _base_rate(train: Slates, test: Slates, behaviour: int) -> Quality:
+    labels = test.labels(behaviour)
+    return quality(labels, np.full(len(labels), train.labels(behaviour).mean()))

@@ -31,7 +31,11 @@ def draw_reliability(report: FitReport, path: Path) -> None:
     right.plot(epochs, report.train_log_loss, ".-", color="C1", label="training users (with dropout)")
     right.plot(epochs, report.validation_log_loss, ".-", color="C0", label="validation users")
     right.axvline(report.best_epoch, color="0.7", linewidth=1)
-    right.set(xlabel="epoch", ylabel="log-loss (nats)", title="Fit; the line marks the kept epoch")
+    right.set(
+        xlabel="epoch",
+        ylabel="log-loss (nats)" if len(report.behaviours) < 2 else "log-loss, sum of all behaviours (nats)",
+        title="Fit; the line marks the kept epoch",
+    )
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.legend(frameon=False)
     for axes in (left, right):

@@ -20,7 +20,7 @@ from rl_rec.cli.options import (
     seed_option,
     set_option,
 )
-from rl_rec.cli.output import emit, entries_table
+from rl_rec.cli.output import console, emit, entries_table
 from rl_rec.cli.progress import reporting
 
 
@@ -89,6 +89,8 @@ def fit(
         "seconds": round(time.perf_counter() - started_s, 3),
     }
     emit(result, as_json, _table)
+    for warning in report.warnings:
+        console.print(Text(f"warning: {warning}", style="bold red"), soft_wrap=True)
 
 
 @simulator.command(epilog="Example: rl-rec simulator report --simulator simulators/ml-1m --out report")
@@ -156,12 +158,19 @@ def _findings(found: Mapping[str, Any]) -> Group:
 
 def _table(result: Mapping[str, Any]) -> Group:
     quality = Table(box=None, pad_edge=False)
+    quality.add_column("behaviour", no_wrap=True)
     quality.add_column("held-out users", no_wrap=True)
     for heading in ("AUC", "log-loss", "ECE"):
         quality.add_column(heading, justify="right")
-    for name, figures in result["quality"].items():
-        row = (f"{figures[key]:.4f}" for key in ("auc", "log_loss", "ece"))
-        quality.add_row(name.replace("_", " "), *row, style="bold" if name == "model" else None)
+    first, *others = result["behaviours"]
+    predictors = {first: result["quality"]} | {
+        name: {"model": result["behaviours"][name], "base_rate": result["base_rates"][name]} for name in others
+    }
+    for behaviour, of_behaviour in predictors.items():
+        for name, figures in of_behaviour.items():
+            row = (f"{figures[key]:.4f}" for key in ("auc", "log_loss", "ece"))
+            style = "bold" if name == "model" else None
+            quality.add_row(behaviour, name.replace("_", " "), *row, style=style)
     entries = {
         "simulator": str(result["path"]),
         "dataset": result["dataset"],

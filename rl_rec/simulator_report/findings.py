@@ -1,9 +1,11 @@
 """What a simulator may be trusted with and what not, in sentences."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from math import isnan
 
-from envs.calibration import Bias
+from envs.calibration import Bias, shortfall
 from envs.data.sessions import Origin
+from envs.fit import REMEDY
 from rl_rec.simulator_report.measure import GroupFound, LogFound
 from rl_rec.simulator_report.policies import PoliciesFound
 
@@ -24,15 +26,20 @@ def sentences(
 ) -> list[str]:
     """The findings, most important first."""
     logged = logs[Origin.LOGGED]
-    said = [_of_logged(logged), *_of_groups(logged)]
+    failed = {
+        name: wrong for name, compared in logged.quality.items() if (wrong := shortfall(compared)) is not None
+    }
+    learned = next(iter(logged.quality)) not in failed
+    said = [f"Not to be trusted: who does what ({name}); {wrong}. {REMEDY}." for name, wrong in failed.items()]
+    said += [_of_logged(logged, learned), *_of_groups(logged)]
     if Origin.RANDOM in logs:
-        said += [_of_random(logs[Origin.RANDOM], logged), *_of_groups(logs[Origin.RANDOM])]
+        said += [_of_random(logs[Origin.RANDOM], logged, learned), *_of_groups(logs[Origin.RANDOM])]
     else:
         said.append(
             "Untested: what users would do with items that the logging system chose not to show; the logs hold "
             "no randomly drawn slates."
         )
-    said.append(_of_returns(policies))
+    said.append(_of_returns(policies, failed))
     said.append(_of_support(support))
     return said
 
@@ -43,16 +50,20 @@ def is_off(measured: Bias, tried: int = 1) -> bool:
     return abs(measured.gap) > GAP and (low > 0 or high < 0)
 
 
-def _of_logged(found: LogFound) -> str:
-    overall, quality = found.overall, next(iter(found.quality.values()))
+def _of_logged(found: LogFound, learned: bool) -> str:
+    overall = found.overall
+    behaviour, quality = next(iter(found.quality.items()))
     ranks = quality["model"].auc > quality["popularity"].auc
     calibrated = not is_off(overall) and not _badly_calibrated(overall)
-    if calibrated and ranks:
-        verdict = "May be trusted: probabilities of what the logging system showed"
+    of = f" ({behaviour})" if len(found.quality) > 1 else ""
+    if calibrated and not learned:
+        verdict = f"Right in the mean only, as any constant may be: probabilities of what was logged{of}"
+    elif calibrated and ranks:
+        verdict = f"May be trusted: probabilities of what the logging system showed{of}"
     elif calibrated:
-        verdict = "May be trusted in the mean, not user by user (it ranks no better than item popularity)"
+        verdict = f"May be trusted in the mean{of}, not user by user (it ranks no better than item popularity)"
     else:
-        verdict = "Not to be trusted: probabilities of what the logging system showed"
+        verdict = f"Not to be trusted: probabilities of what the logging system showed{of}"
     return (
         f"{verdict}; {_gap(overall)}, calibration error {overall.ece:.3f} ({overall.chance_ece:.3f} by chance "
         f"alone), AUC {quality['model'].auc:.3f} beside {quality['gradient_boosting'].auc:.3f} of gradient "
@@ -74,7 +85,7 @@ def _too_high(group: GroupFound) -> str:
     return f"predictions for {group.about} are {abs(group.bias.gap):.2f} {side} ({_interval(group.bias)})"
 
 
-def _of_random(found: LogFound, logged: LogFound) -> str:
+def _of_random(found: LogFound, logged: LogFound, learned: bool) -> str:
     overall = found.overall
     auc, auc_logged = (next(iter(logs.quality.values()))["model"].auc for logs in (found, logged))
     ranking = f"AUC {auc:.3f} there, {auc_logged:.3f} on logged slates"
@@ -90,18 +101,24 @@ def _of_random(found: LogFound, logged: LogFound) -> str:
             f"With care: in randomly drawn slates the mean is right ({_gap(overall)}), yet the calibration "
             f"error is {overall.ece:.3f} ({overall.chance_ece:.3f} by chance alone). {ranking}."
         )
-    return f"May be trusted: probabilities in randomly drawn slates too; {_gap(overall)}. {ranking}."
+    verdict = "May be trusted" if learned else "Right in the mean only"
+    return f"{verdict}: probabilities in randomly drawn slates too; {_gap(overall)}. {ranking}."
 
 
-def _of_returns(policies: PoliciesFound) -> str:
+def _of_returns(policies: PoliciesFound, failed: Collection[str]) -> str:
     reached = {name: result.return_mean for name, result in policies.evaluations.items()}
+    # NaN where the oracle earns no more than random slates: a model without any taste.
+    added = "nothing" if isnan(policies.headroom) else f"{policies.headroom:.0%} of the range"
     told = (
         f"The oracle earns {reached['oracle']:.2f}, the best constant ranking {reached['constant']:.2f}, "
-        f"random slates {reached['random']:.2f}: personal slates add {policies.headroom:.0%} of the range."
+        f"random slates {reached['random']:.2f}: personal slates add {added}."
     )
-    if policies.headroom < SMALL_HEADROOM:
-        return f"{told} Comparisons of personalised agents have little room here."
-    return told
+    if policies.headroom >= SMALL_HEADROOM:
+        return told
+    told += " Comparisons of personalised agents have little room here"
+    if failed:
+        return f"{told}, which is the failure of the fit ({', '.join(failed)}) and tells nothing of the users."
+    return f"{told}."
 
 
 def _of_support(support: Mapping[str, Mapping[str, float]] | None) -> str:

@@ -52,6 +52,25 @@ def test_a_person_reads_a_table(data, tmp_path, capsys):
     assert "reliability.png" in out
 
 
+def test_a_fit_that_learned_nothing_says_so_loudly(data, tmp_path, capsys):
+    nothing = ["--set", "lr=1e-9"]
+    assert fit(data, tmp_path / "sim", *nothing) == 0
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: "))
+    assert "the model " in line and "held-out log-loss" in line and "--set model.dim" in line
+    assert fit(data, tmp_path / "again", *nothing, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["warnings"] == [line.removeprefix("warning: ")]
+
+
+def test_every_behaviour_has_its_rows(tmp_path, capsys):
+    small = ["--set", "advertising.users=60", "--set", "advertising.ads=30"]
+    assert main(["data", "prepare", "advertising", "--out", str(tmp_path / "ads"), *small]) == 0
+    capsys.readouterr()
+    assert fit(tmp_path / "ads", tmp_path / "sim") == 0
+    rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    for behaviour in ("click", "conversion"):
+        assert [behaviour, "model"] in rows and [behaviour, "base"] in rows
+
+
 def test_the_seed_decides_the_simulator(data, tmp_path, capsys):
     qualities = []
     for index, seed in enumerate(("3", "3", "4")):

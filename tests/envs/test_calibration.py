@@ -5,7 +5,7 @@ from math import log
 import numpy as np
 import pytest
 
-from envs.calibration import bias, quality, reliability
+from envs.calibration import Quality, bias, quality, reliability, shortfall
 
 
 def test_bins_are_equally_populated():
@@ -87,3 +87,44 @@ def test_chance_brings_the_calibration_error_of_a_perfect_model():
 def test_one_user_has_no_interval():
     found = bias(np.array([1.0, 0.0]), np.array([0.5, 0.6]), np.array([3, 3]))
     assert np.isnan(found.error) and all(np.isnan(end) for end in found.interval())
+
+
+def compared(**log_losses: float) -> dict[str, Quality]:
+    return {name: Quality(0.6, log_loss, 0.01) for name, log_loss in log_losses.items()}
+
+
+@pytest.mark.parametrize(
+    ("log_losses", "said"),
+    [
+        ({"model": 0.495, "base_rate": 0.5}, None),  # 1% below
+        ({"model": 0.496, "base_rate": 0.5}, "the model learned next to nothing"),
+        ({"model": 0.504, "base_rate": 0.5}, "the model learned next to nothing"),
+        ({"model": 0.506, "base_rate": 0.5}, "the model predicts worse than the base rate"),
+        ({"model": 0.404, "base_rate": 0.5, "popularity": 0.4}, None),  # 1% above
+        ({"model": 0.405, "base_rate": 0.5, "popularity": 0.4}, "the model predicts worse than popularity"),
+        (
+            {"model": 0.405, "base_rate": 0.5, "popularity": 0.4, "gradient_boosting": 0.3},
+            "the model predicts worse than popularity and gradient boosting",
+        ),
+    ],
+)
+def test_a_model_that_falls_short_is_told(log_losses: dict[str, float], said: str | None):
+    found = shortfall(compared(**log_losses))
+    if said is None:
+        assert found is None
+    else:
+        assert found is not None and found.startswith(f"{said}: ")
+
+
+def test_a_shortfall_gives_the_figures():
+    assert shortfall(compared(model=0.5944, base_rate=0.5947, gradient_boosting=0.5812)) == (
+        "the model learned next to nothing: held-out log-loss 0.5944 (AUC 0.600), of base rate 0.5947, "
+        "of gradient boosting 0.5812"
+    )
+
+
+def test_logs_that_may_hold_nothing_are_told_as_such():
+    hint = "the logs may hold no more"
+    assert hint in (shortfall(compared(model=0.5, base_rate=0.5, popularity=0.5)) or "")
+    assert hint not in (shortfall(compared(model=0.5, base_rate=0.5, popularity=0.49)) or "")
+    assert hint not in (shortfall(compared(model=0.5, base_rate=0.5)) or ""), "nothing else was tried"

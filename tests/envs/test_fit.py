@@ -183,18 +183,53 @@ def test_platt_scaling_finds_the_planted_slope():
     assert platt_scaling(labels, logits) == (pytest.approx(1.7, abs=0.06), pytest.approx(-0.4, abs=0.04))
 
 
-def test_every_behaviour_is_calibrated(dataset: Dataset, without_references: None):
-    # A second behaviour that follows half of the likes.
+@pytest.fixture
+def two(dataset: Dataset) -> Dataset:
+    """With a second behaviour that follows half of the likes."""
     feedback = dataset.session_feedback.copy()
     also = (feedback == 1) & (np.random.default_rng(0).random(feedback.shape) < 0.5)
-    two = replace(
+    return replace(
         dataset,
         session_feedback=(feedback | also << 1).astype(np.int8),
         behaviours=(Behaviour("like"), Behaviour("share", after="like")),
         item_money=np.repeat(dataset.item_money, 2, axis=1),
     )
+
+
+def test_every_behaviour_is_calibrated(two: Dataset, without_references: None):
     model, report = fit(two, SMALL)
 
     assert model.scale.shape == (2,) and (model.shift != 0).all()
     assert report.behaviours["share"].ece < 0.2
     assert report.behaviours["share"].auc == pytest.approx(0.5, abs=0.12), "it is a coin, once liked"
+
+
+def test_a_behaviour_that_was_not_learned_is_told(two: Dataset, without_references: None):
+    _, report = fit(two, SMALL)
+    (warning,) = report.warnings
+
+    assert warning.startswith("share: the model ") and "base rate 0.69" in warning and "--set lr=" in warning
+    assert report.to_json()["warnings"] == [warning]
+
+
+def test_a_fit_that_learned_nothing_is_told(dataset: Dataset, fitted: tuple[ResponseModel, FitReport]):
+    assert fitted[1].warnings == []
+    _, report = fit(dataset, ONE_EPOCH.model_copy(update={"lr": 1e-9}))
+    (warning,) = report.warnings
+
+    assert warning.startswith("like: the model ") and "gradient boosting" in warning
+
+
+def test_base_rates_are_those_of_the_training_users(dataset: Dataset, fitted: tuple[ResponseModel, FitReport]):
+    report = fitted[1]
+    assert report.base_rates == {"like": report.quality["base_rate"]}
+
+
+def test_progress_names_the_sum_over_behaviours(dataset: Dataset, two: Dataset, without_references: None):
+    for log, expected in (
+        (dataset, "validation log-loss 0."),
+        (two, "validation log-loss, sum of all behaviours, "),
+    ):
+        messages: list[str] = []
+        fit(log, ONE_EPOCH, progress=lambda done, total, message="", told=messages: told.append(message))
+        assert messages[0].startswith(expected)

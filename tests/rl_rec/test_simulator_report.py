@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from envs.calibration import Quality
 from envs.data.behaviours import Behaviour
 from envs.data.dataset import Dataset, Split
 from envs.data.prepare import PrepareSettings, prepare
@@ -86,6 +87,16 @@ def off(found: LogFound) -> dict[str, float]:
     }
 
 
+def as_if_learned(logs: dict[Origin, LogFound], auc: float = 0.7) -> dict[Origin, LogFound]:
+    """The same logs, of whose first behaviour the model tells more than simpler predictors do."""
+    quality = {"model": Quality(auc, 0.55, 0.01), "base_rate": Quality(0.5, 0.67, 0.01)}
+    quality |= {name: Quality(0.65, 0.6, 0.01) for name in ("popularity", "gradient_boosting")}
+    return {
+        origin: replace(found, quality={**found.quality, next(iter(found.quality)): quality})
+        for origin, found in logs.items()
+    }
+
+
 def policies(**returns: float) -> PoliciesFound:
     def reached(value: float) -> Evaluation:
         one = torch.ones(1, dtype=torch.int64)
@@ -105,12 +116,40 @@ def test_a_right_model_is_trusted(planted: Dataset):
     assert off(found) == {}
     assert found.overall.ece < 0.03 and found.quality["like"]["model"].auc == 0.5
     assert list(found.quality["like"]) == ["model", "base_rate", "popularity", "gradient_boosting"]
-    said = sentences(logs, policies(**FOUR), None)
-    assert said[0].startswith("May be trusted in the mean, not user by user")
+    said = sentences(as_if_learned(logs), policies(**FOUR), None)
+    assert said[0].startswith("May be trusted: probabilities of what the logging system showed; ")
     assert said[1].startswith("No group of items or users is predicted wrongly")
     assert said[2].startswith("Untested: ") and "no randomly drawn slates" in said[2]
     assert "add 40% of the range" in said[3] and "little room" not in said[3]
     assert "--set ensemble=4" in said[4]
+    unranked = sentences(as_if_learned(logs, auc=0.65), policies(**FOUR), None)
+    assert unranked[0].startswith("May be trusted in the mean, not user by user")
+
+
+def test_a_model_that_learned_nothing_is_not_trusted_however_well_calibrated(planted: Dataset):
+    # Half of the slates are drawn at random, and liked alike.
+    origin = (np.random.default_rng(1).random(len(planted.session_user)) < 0.5).astype(np.int8)
+    logs = found_in(replace(planted, session_origin=origin), constant_model(planted, LIKED))
+    said = sentences(logs, policies(**FOUR), None)
+
+    assert list(logs) == [Origin.LOGGED, Origin.RANDOM]
+    assert said[0].startswith(
+        "Not to be trusted: who does what (like); the model learned next to nothing: held-out"
+    )
+    assert "--set model.dim" in said[0]
+    assert said[1].startswith("Right in the mean only")
+    assert not any(sentence.startswith("May be trusted") for sentence in said)
+
+
+def test_a_second_behaviour_that_was_not_learned_comes_first(planted: Dataset):
+    dataset = with_purchases(planted)
+    logs = as_if_learned(found_in(dataset, constant_model(dataset, LIKED, behaviours=2)))
+    said = sentences(logs, policies(**FOUR), None)
+
+    assert said[0].startswith(
+        "Not to be trusted: who does what (buy); the model predicts worse than the base rate"
+    )
+    assert said[1].startswith("May be trusted: probabilities of what the logging system showed (like); ")
 
 
 def test_a_planted_mistake_for_rare_items_is_shown(planted: Dataset):
@@ -149,22 +188,26 @@ def test_selection_bias_shows_in_randomly_drawn_slates(planted: Dataset):
     # The references know the training users' logged slates only.
     assert logs[Origin.RANDOM].quality["like"]["base_rate"].ece == pytest.approx(0.25, abs=0.03)
     said = sentences(logs, policies(**FOUR), None)
-    assert "randomly drawn slates they are 0.2" in said[2] and "selection bias" in said[2]
+    assert "randomly drawn slates they are 0.2" in said[3] and "selection bias" in said[3]
     assert not any(sentence.startswith("Untested") for sentence in said)
     popular = next(sentence for sentence in said if "the most popular decile" in sentence)
     assert popular.endswith("in randomly drawn slates.") and "too high" in popular
 
 
-def test_every_behaviour_is_measured_where_it_could_have_happened(planted: Dataset):
-    # Of what was liked, a quarter is bought; what was not liked is never bought.
+def with_purchases(planted: Dataset) -> Dataset:
+    """Of what was liked, a quarter is bought; what was not liked is never bought."""
     rng = np.random.default_rng(2)
     bought = (rng.random(planted.session_items.shape) < 0.25) & (planted.session_feedback == 1)
-    dataset = replace(
+    return replace(
         planted,
         behaviours=(Behaviour("like"), Behaviour("buy", after="like")),
         item_money=np.repeat(planted.item_money, 2, axis=1),
         session_feedback=(planted.session_feedback + 2 * bought).astype(np.int8),
     )
+
+
+def test_every_behaviour_is_measured_where_it_could_have_happened(planted: Dataset):
+    dataset = with_purchases(planted)
     model = constant_model(dataset, LIKED, behaviours=2)
     model.shift[1] = float(np.log(0.25 / 0.75))
     quality = found_in(dataset, model)[Origin.LOGGED].quality
@@ -244,8 +287,19 @@ def test_headroom_by_hand():
 
 def test_a_world_without_taste_is_told(planted: Dataset):
     logs = found_in(planted, constant_model(planted, LIKED))
-    said = sentences(logs, policies(random=1.0, popular=2.0, constant=5.9, oracle=6.0), None)
-    assert any("little room" in sentence for sentence in said)
+    flat = policies(random=1.0, popular=2.0, constant=5.9, oracle=6.0)
+    assert any(
+        sentence.endswith("have little room here.") for sentence in sentences(as_if_learned(logs), flat, None)
+    )
+    # Where the fit learned nothing, the users may still have a taste.
+    fit_failed = "little room here, which is the failure of the fit (like) and tells nothing of the users."
+    assert any(sentence.endswith(fit_failed) for sentence in sentences(logs, flat, None))
+
+
+def test_an_oracle_that_earns_no_more_than_chance_leaves_little_room(planted: Dataset):
+    logs = found_in(planted, constant_model(planted, LIKED))
+    said = sentences(logs, policies(random=1.0, popular=1.0, constant=1.0, oracle=1.0), None)
+    assert any("personal slates add nothing. Comparisons" in sentence for sentence in said)
 
 
 def test_support_by_hand():
