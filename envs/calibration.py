@@ -59,7 +59,7 @@ def quality(labels: FloatArray, predicted: FloatArray) -> Quality:
 
 
 def shortfall(compared: Mapping[str, Quality]) -> str | None:
-    """What is wrong with a model that is no better than the base rate, or worse than another predictor.
+    """What is wrong with a model hardly better than the base rate, or worse than another predictor.
 
     A constant at the base rate is well calibrated, so that calibration alone does not tell.
 
