@@ -12,7 +12,7 @@ _PLANS = (
     "agent.tau=0.03",
 )
 """What makes HAC plan where planning pays; chosen on validation users."""
-_HSRL_PLANS = (
+_HSRL_TWO_HEADS = (
     "agent.residual=1",
     "agent.sigma=0.1",
     "agent.temperature=0.1",
@@ -22,7 +22,7 @@ _HSRL_PLANS = (
     "agent.critic_lr=5e-3",
     "agent.tau=0.03",
 )
-"""What makes HSRL plan; likewise."""
+"""What comes nearest to letting HSRL plan; likewise."""
 
 
 def _but(*changes: str) -> Case:
@@ -104,8 +104,8 @@ _EVERY: tuple[Sweep | Search, ...] = (
             "slow-critic": _but("agent.critic_lr=1e-3", "agent.tau=0.01"),
             "half-the-updates": _but("replay.ratio=2"),
             "hac": Case(),
-            "hsrl-plans": Case(algorithm="hsrl", set=_HSRL_PLANS),
-            "hsrl-one-head": Case(algorithm="hsrl", set=(*_HSRL_PLANS, "agent.residual=0")),
+            "hsrl-two-heads": Case(algorithm="hsrl", set=_HSRL_TWO_HEADS),
+            "hsrl-one-head": Case(algorithm="hsrl", set=(*_HSRL_TWO_HEADS, "agent.residual=0")),
             "hsrl": Case(algorithm="hsrl"),
             "supervised": Case(algorithm="supervised"),
         },
