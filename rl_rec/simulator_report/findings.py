@@ -57,7 +57,7 @@ def _of_logged(found: LogFound, learned: bool) -> str:
     calibrated = not is_off(overall) and not _badly_calibrated(overall)
     of = f" ({behaviour})" if len(found.quality) > 1 else ""
     if calibrated and not learned:
-        verdict = f"Right in the mean only, as any constant may be: probabilities of what was logged{of}"
+        verdict = f"Right in the mean only: probabilities of what the logging system showed{of}"
     elif calibrated and ranks:
         verdict = f"May be trusted: probabilities of what the logging system showed{of}"
     elif calibrated:
