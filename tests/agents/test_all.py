@@ -43,6 +43,11 @@ def test_it_tells_two_kinds_of_users_apart(two_kinds, name):
     assert reached(two_kinds, train(module, two_kinds, RULES, 300)) > 0.8
 
 
+def far_sighted(name: str) -> dict[str, Any]:
+    """Settings with which what follows counts."""
+    return {"gamma": 0.9, **({"credit_unit": "slate"} if name == "hsrl" else {})}
+
+
 @pytest.mark.parametrize("name", SOLVES)
 @pytest.mark.parametrize("explores", [False, True])
 def test_it_shows_only_what_may_be_shown(small_world, name, explores):
@@ -138,7 +143,7 @@ def test_signals_are_read_now_and_afterwards(small_world, name):
     """What came before a slate moves the predictions about it, what came after it the targets alone."""
     rules = WorldSettings(history_length=6, max_steps=5, signals=True)
     world = small_world(items=30, users=20)
-    settings = {**SOLVES[name], **({} if name.startswith("supervised") else {"gamma": 0.9})}
+    settings = {**SOLVES[name], **({} if name.startswith("supervised") else far_sighted(name))}
     module = make_module(name, world, rules, **settings)
     policy = module.rollout_policy(world, rules, torch.Generator().manual_seed(0))
     batch = Transitions(**Rollout(Simulator(world, rules, 16, 0), policy).collect(6))
@@ -186,7 +191,7 @@ CRITICS = sorted(set(SOLVES) - {"supervised"})
 @pytest.mark.parametrize("name", CRITICS)
 def test_targets_are_those_of_the_target_networks_in_the_next_state(small_world, name):
     rules = WorldSettings(history_length=6, max_steps=5)
-    module, batch = with_batch(name, small_world(items=30, users=20), rules, gamma=0.9)
+    module, batch = with_batch(name, small_world(items=30, users=20), rules, **far_sighted(name))
     y = target(module, batch)
     assert not y.requires_grad
     assert torch.equal(target(module, batch._replace(history=batch.history.flip(0))), y)
