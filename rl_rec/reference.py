@@ -135,7 +135,8 @@ class PenalisedOracle(OraclePolicy):
         self._miss = miss_value(settings) / UNIT
         self._weights = (slot_weights(world, settings) / UNIT).to(world.device)  # (N + 1, A)
         self._cost = uncertainty_cost(world.ensemble, settings.uncertainty_penalty)
-        self._apart = [a for a in range(1, len(world.behaviours)) if not _needs_the_first(world, a)]
+        apart = [a for a in range(1, len(world.behaviours)) if not _needs_the_first(world, a)]
+        self._apart = apart if self._weights[:, apart].any() else []
 
     def _chances(self) -> Tensor:
         return self._penalised(super()._chances())
@@ -152,7 +153,7 @@ class PenalisedOracle(OraclePolicy):
         rest: Tensor = self._weights.new_tensor(self._miss)
         if self._cost is not None:
             rest = rest - self._cost.of_all(self._simulator.user, self._simulator.history)
-        if self._weights[:, self._apart].any():
+        if self._apart:
             world = self._simulator.world
             vectors = world.response.user_vectors(self._simulator.user, self._simulator.history)
             p = world.response.all_logits(vectors).sigmoid_()  # (A, B, N + 1)

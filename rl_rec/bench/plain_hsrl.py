@@ -28,7 +28,6 @@ _KNOWN = {
     "context": "sampled",
     "node_scores": True,
     "credit": "level",
-    "credit_unit": "slot",
     "multi_level_critic": True,
     "exclusions": "slots",
     "residual": 0.0,
@@ -215,6 +214,11 @@ class PlainHSRL:
     @torch.no_grad()
     def target(self, targets: HSRLNetworks, batch: Transitions) -> Tensor:
         """y = g + γ·(1 − terminated)·V'(s'), along the target policy's most probable path: (B, K)."""
+        gain = torch.where(batch.click, 1.0, MISS / UNIT)
+        if self.settings.credit_unit == "slate":
+            gain = batch.reward[:, None].expand_as(gain)
+        if self.settings.gamma == 0:  # nobody would walk a tree for nothing
+            return gain
         policy, trie = targets.policy, self.trie
         walk = self.walk(policy, self.state(targets, batch.user, batch.next_history))
         node = torch.zeros_like(batch.user, dtype=torch.int64)[:, None]  # (B, 1)
@@ -227,7 +231,6 @@ class PlainHSRL:
                 child, exists = trie.children(level, node)  # (B, 1, C)
                 reach = walk.log_joint[level + 1].gather(1, child.squeeze(1)).masked_fill(~exists[:, 0], -1e9)
                 node = child.squeeze(1).gather(1, reach.argmax(dim=1, keepdim=True))
-        gain = torch.where(batch.click, 1.0, MISS / UNIT)
         return gain + self.settings.gamma * (~batch.terminated * future)[:, None]
 
     def values(self, networks: HSRLNetworks, batch: Transitions) -> Tensor:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rl_rec.hac.config import HACSettings
-from rl_rec.residual_actor import ResidualActor
+from rl_rec.residual_actor import ResidualActor, view_of
 from rl_rec.scoring.networks import CatalogueTables, Critic, ScoringNetworks
 
 
@@ -58,14 +58,10 @@ class HACNetworks(ScoringNetworks):
         self.critic = Critic(view + dim, settings.critic_hidden)
 
     def view(self, state: Tensor, user: Tensor) -> Tensor:
-        """What the critic sees: the state (B, D), which it does not shape, and with two heads the inputs too.
-
-        Supervision moves the encoder all the while; what is known of user and episode stays where it is.
-        """
-        fixed = state.detach()
+        """What the critic sees, without shaping it: the state (B, D), with two heads the inputs too."""
         if not isinstance(self.hyper_actor, ResidualActor):
-            return fixed
-        return torch.cat([fixed, user[:, : self.encoder.profile.in_features]], dim=1)
+            return state.detach()
+        return view_of(state, user[:, : self.encoder.profile.in_features])
 
     def actions(self, state: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
         """Hyper-actions μ(s) (B, D), and what supervision teaches (B, D): z_c, or μ(s) of a single head."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rl_rec.encoder import StateEncoder
 from rl_rec.hsrl.config import HSRLSettings
 from rl_rec.item_encoder import ItemEncoder
-from rl_rec.residual_actor import ResidualActor
+from rl_rec.residual_actor import ResidualActor, view_of
 from rl_rec.sids.trie import Trie
 
 CLOSED = -1e9
@@ -222,12 +222,9 @@ class HierarchicalPolicy(nn.Module):
 
     def view(self, context: Tensor, profile: Tensor) -> Tensor:
         """What Δ and critic see of contexts (B, ..., D), without gradient: with two heads the inputs too."""
-        fixed = context.detach()
         if not isinstance(self.mu, ResidualActor):
-            return fixed
-        inputs = profile[:, : self.encoder.profile.in_features]
-        inputs = inputs.view(len(inputs), *[1] * (context.dim() - 2), -1).expand(*context.shape[:-1], -1)
-        return torch.cat([fixed, inputs], dim=-1)
+            return context.detach()
+        return view_of(context, profile[:, : self.encoder.profile.in_features])
 
     def scores(self, base: Tensor, tables: Tables, trie: Trie, items: Tensor) -> Tensor:
         """Scores over the temperature of items (B, P) by queries (B, D): (B, P)."""
