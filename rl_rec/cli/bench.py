@@ -1,7 +1,6 @@
 """`rl-rec bench`: throughput of each part on this machine, on worlds of random tensors."""
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
@@ -11,6 +10,7 @@ from envs.errors import UserError
 from rl_rec.cli.options import device_option, json_option, overridden, seed_option, set_option
 from rl_rec.cli.output import emit
 from rl_rec.cli.progress import reporting
+from rl_rec.cli.verbs import registered
 
 _ENTRY_POINTS = "rl_rec.bench"
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
@@ -81,11 +81,11 @@ class _Extended(click.Group):
     """Its own commands, and those that packages above add as entry points."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), *entry_points(group=_ENTRY_POINTS).names]
+        return [*super().list_commands(ctx), *registered(_ENTRY_POINTS)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        added = entry_points(group=_ENTRY_POINTS, name=cmd_name)
-        return next((entry.load() for entry in added), None) or super().get_command(ctx, cmd_name)
+        added = registered(_ENTRY_POINTS).get(cmd_name)
+        return super().get_command(ctx, cmd_name) if added is None else added.load()
 
 
 @click.group(cls=_Extended, epilog="Example: rl-rec bench train --users 32 --repeats 9")
