@@ -34,7 +34,7 @@ class EpisodeStatistics:
                 (ended * ended).sum(),
                 (self._depth * finished).sum().double(),
                 click.sum().double(),
-                torch.tensor(float(click.numel()), dtype=torch.float64, device=click.device),
+                self._sums.new_full((), click.numel()),  # torch.tensor would make a GPU wait for the copy
             ]
         )
         flat = slate.flatten()
