@@ -257,6 +257,33 @@ class Simulator:
             allowed &= self.live[slate.clamp(0, self.world.num_items)]
         return allowed
 
+    def users_state(self) -> dict[str, Tensor]:
+        """What a step replaces by new tensors, by name: all there is of the users now served."""
+        state = {name: getattr(self, name) for name in ("user", "history", "patience", "steps")}
+        if self.candidates is not None:
+            state["candidates"] = self.candidates
+        if self._signals is not None:
+            state["signals"] = self._signals.values
+        return state | (self._dynamics.state if self._dynamics is not None else {})
+
+    def keep_users_in(self, state: dict[str, Tensor]) -> None:
+        """Move the users now served into the tensors of an earlier ``users_state``: their memory stays the same."""
+        for name, now in self.users_state().items():
+            state[name].copy_(now)
+        for name in ("user", "history", "patience", "steps", "candidates"):
+            setattr(self, name, state.get(name))
+        if self._signals is not None:
+            self._signals.values = state["signals"]
+        if self._dynamics is not None:
+            self._dynamics.state = {name: state[name] for name in self._dynamics.state}
+        self._forget()
+
+    @property
+    def generators(self) -> list[torch.Generator]:
+        """Whatever a step draws from."""
+        own = [self._arrivals, self._responses]
+        return own if self._dynamics is None else [*own, self._dynamics.generator]
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes: users, counters, clock and generators."""
         return {
