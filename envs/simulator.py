@@ -267,7 +267,7 @@ class Simulator:
         return state | (self._dynamics.state if self._dynamics is not None else {})
 
     def keep_users_in(self, state: dict[str, Tensor]) -> None:
-        """Move the users now served into the tensors of an earlier ``users_state``: their memory stays the same."""
+        """Move the users now served into the memory of an earlier ``users_state``."""
         for name, now in self.users_state().items():
             state[name].copy_(now)
         for name in ("user", "history", "patience", "steps", "candidates"):

@@ -1,6 +1,6 @@
 """A device that is not there: tensors that lie on ``meta`` for the program, and on the CPU in truth.
 
-They have values, so whole programs run, and they break the rules that a GPU would: tensors of two devices in one
+They have values, so whole programs run, and what a GPU would refuse is refused: tensors of two devices in one
 operation, generators of another device. What makes the host wait for a GPU, or copies from its memory, is seen.
 """
 
@@ -74,7 +74,7 @@ _COPIES = {aten._to_copy, aten.copy_}
 
 
 class PretendDevice(TorchDispatchMode):
-    """While it is entered, ``meta`` is a device with values. ``watch``: raise ``HostSync`` at what would wait."""
+    """While it is entered, ``meta`` is a device with values; ``watch``: raise ``HostSync`` at what waits."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -38,9 +38,7 @@ def device(monkeypatch):
 
 
 def loop_on(device, agent):
-    settings = bench_settings(
-        agent, world=SIZES, users=4, fragment=2, batch_size=8, capacity=64, device=device
-    )
+    settings = bench_settings(agent, world=SIZES, users=4, fragment=2, batch_size=8, capacity=64, device=device)
     return FastLoop(settings, random_world(SIZES, seed=0, device=device))
 
 

@@ -32,6 +32,8 @@ from rl_rec.transitions import Transitions
 class ServingPolicy(Policy, Protocol):
     """A policy that keeps something of its weights."""
 
+    noise: torch.Generator | None
+
     def weights_changed(self) -> None:
         """Forget it."""
 

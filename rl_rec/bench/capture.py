@@ -4,8 +4,8 @@ A recorded call runs on fixed memory. Its inputs are copied in, its results stay
 call, and state that the call replaces by new tensors is copied back to where the next replay reads it.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -102,6 +102,7 @@ class CapturedLoop(FastLoop):
         if settings.rules.catalogue.churn or settings.rules.budgets.clicks is not None:
             raise UserError("graphs repeat the same work: leave rules.catalogue.churn and rules.budgets out")
         super().__init__(settings, world)
+        assert self.actor.noise is not None
         generators = [*self.rollout.simulator.generators, self.actor.noise]
         self._collect: Captured[dict[str, Tensor]] = Captured(self._collect_in_place, recorder, generators)
         self._learn: Captured[None] = Captured(self._update, recorder, [])
@@ -134,11 +135,22 @@ class CapturedLoop(FastLoop):
             self.move_targets()
 
 
-def difference(one: FastLoop, other: FastLoop) -> float:
-    """Largest difference of what two loops collected and learned; 0 is equal to the bit."""
-    pairs = [
-        *((one.replay.columns[name], column) for name, column in other.replay.columns.items()),
-        *zip(one.networks.parameters(), other.networks.parameters(), strict=True),
-    ]
-    with torch.no_grad():
+class Difference(NamedTuple):
+    """Largest differences of two loops; 0 is equal to the bit."""
+
+    collected: float
+    """Of any replayed column."""
+    learned: float
+    """Of any weight."""
+
+
+@torch.no_grad()
+def difference(one: FastLoop, other: FastLoop) -> Difference:
+    """Compare what two loops of the same seed came to."""
+
+    def largest(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
         return max(float((a.double() - b.double()).abs().max()) for a, b in pairs)
+
+    columns = ((one.replay.columns[name], column) for name, column in other.replay.columns.items())
+    weights = zip(one.networks.parameters(), other.networks.parameters(), strict=True)
+    return Difference(largest(columns), largest(weights))

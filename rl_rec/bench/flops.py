@@ -1,32 +1,35 @@
 """Floating-point operations of a user-step, from the sizes alone: matrix products, 2 for each multiply-add.
 
-What is counted is what the program asks of a GPU (a CPU leaves out part of the causal attention). Everything else
-(softmax, masks, gathers, Adam) is a few operations a number and moves memory instead: ``rl_rec.bench.traffic``.
+What is counted is what the program asks of a GPU (a CPU leaves out part of the causal attention). Everything
+else (softmax, masks, gathers, Adam) is a few operations a number and moves memory: ``rl_rec.bench.traffic``.
 
 A product's backward pass costs as much again for each factor that has a gradient.
 
-Glossary: B users, H history length, T = H + 1 tokens, K slate size, N items, F item features, P profile features,
-D width, L levels, V tokens, M_l nodes of level l, C_l the most children of a node of level l, A = 1 behaviour.
+Glossary: B users, H history length, T = H + 1 tokens, K slate size, N items, F item features, P profile
+features, D width, L levels, V tokens, M_l nodes of level l, C_l the most children of a node of level l.
 """
 
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
+from envs.errors import UserError
 from rl_rec.bench.settings import BenchSettings, agent_name
 from rl_rec.hsrl.networks import gathered_rows_cost_more
 from rl_rec.sids.trie import Trie
 
 
-class Flops(NamedTuple):
+@dataclass(frozen=True)
+class Flops:
     """Operations, forward and backward."""
 
     forward: float = 0.0
     backward: float = 0.0
 
-    def __add__(self, other: tuple[Any, ...]) -> "Flops":
-        assert isinstance(other, Flops)
+    def __add__(self, other: "Flops") -> "Flops":
         return Flops(self.forward + other.forward, self.backward + other.backward)
 
-    def __mul__(self, times: Any) -> "Flops":
+    def __mul__(self, times: float) -> "Flops":
         return Flops(self.forward * times, self.backward * times)
 
     @property
@@ -68,8 +71,35 @@ class UserStep(NamedTuple):
         return self.rollout + self.update
 
 
+_KNOWN = {
+    "hac": {"scorer": "dot", "residual": 0.0},
+    "hsrl": {"context": "sampled", "residual": 0.0, "gamma": 0.0},
+}
+_KNOWN_RULES = {"candidates": None, "signals": False}
+
+
+def check(settings: BenchSettings[Any]) -> None:
+    """Refuse what is not counted here.
+
+    Raises:
+        UserError: a variant of the agent or of the world.
+    """
+    for prefix, of, known in (
+        ("agent", settings.agent, _KNOWN[agent_name(settings)]),
+        ("rules", settings.rules, _KNOWN_RULES),
+    ):
+        for name, value in known.items():
+            if getattr(of, name) != value:
+                raise UserError(f"operations are counted for {prefix}.{name}={value} only: leave it so")
+
+
 def user_step(settings: BenchSettings[Any], trie: Trie | None) -> UserStep:
-    """Operations of one user-step under ``settings``; HSRL's depend on the tree of its semantic IDs."""
+    """Operations of one user-step under ``settings``; HSRL's depend on the tree of its semantic IDs.
+
+    Raises:
+        UserError: as of ``check``.
+    """
+    check(settings)
     if agent_name(settings) == "hac":
         tables, act, update = _hac_tables(settings), _hac_act(settings), _hac_update(settings)
     else:
@@ -150,7 +180,7 @@ def _hac_update(settings: BenchSettings[Any]) -> Flops:
     agent, world = settings.agent, settings.world
     dim, rows = agent.encoder.dim, settings.batch_size
     widths = [2 * dim, *agent.critic_hidden, 1]  # state and action side by side
-    first, *others = (product(1, a, b) for a, b in zip(widths, widths[1:], strict=False))
+    first, *others = (product(1, a, b) for a, b in pairwise(widths))
     critic = sum(others, first)
     q = sum(others, Flops(first.forward, first.forward))  # state and slate come without gradient
     scores = product(1, dim, world.items + 1)
@@ -242,7 +272,7 @@ def _hsrl_act(settings: BenchSettings[Any], trie: Trie) -> Flops:
 
 
 def _taken(settings: BenchSettings[Any], trie: Trie) -> Flops:
-    """The mass of what the slots may not show below each of their nodes (``rl_rec.hsrl.likelihood.exclude``)."""
+    """The mass of what slots may not show, below each of their nodes (``rl_rec.hsrl.likelihood.exclude``)."""
     slots, off = settings.world.slate, settings.agent.exclusions == "off"
     excluded = settings.world.history if settings.rules.repeats == "forbid" and not off else 0
     return product(slots, slots + excluded, 1, gradients=1) * (trie.levels + 1)
@@ -254,7 +284,7 @@ def _hsrl_update(settings: BenchSettings[Any], trie: Trie) -> Flops:
     dim, slots = agent.encoder.dim, world.slate
     excluded = world.history if settings.rules.repeats == "forbid" and agent.exclusions != "off" else 0
     widths = [dim, *agent.critic_hidden, 1]
-    first, *others = (product(slots, a, b) for a, b in zip(widths, widths[1:], strict=False))
+    first, *others = (product(slots, a, b) for a, b in pairwise(widths))
     value = sum(others, Flops(first.forward, first.forward))  # contexts come without gradient
     per_row = (
         _encoder(settings)

@@ -147,6 +147,40 @@ def train(with_ray: bool, **options: Any) -> None:
     _run(lambda settings, progress: bench_train(settings, with_ray, progress), options)
 
 
+@bench.command(epilog="Example: rl-rec bench device --device cuda --json > device.json")
+@click.option("--users", default=None, metavar="B,B,...", help="Users B; 1024 to 65536 by default, by fours.")
+@click.option("--agents", default=None, metavar="A,...", help="hac, hsrl or both, as by default.")
+@set_option
+@seed_option
+@device_option
+@json_option
+def device(
+    users: str | None,
+    agents: str | None,
+    assignments: tuple[str, ...],
+    seed: int | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Fill the table of one device.
+
+    Rollout and training user-steps per second of HAC and HSRL, where the time goes, operations per user-step
+    beside the measured peaks, memory. On a GPU CUDA graphs are measured too, and compared with what they
+    record. It ends within eight minutes; on a CPU give it small numbers: --users 32 --set batch_size=64.
+    """
+    import torch
+
+    from rl_rec.bench.device import DeviceSettings, bench_device, device_table
+
+    lists = {"users": users, "agents": agents}
+    chosen = [*(f"{name}={value}" for name, value in lists.items() if value is not None), *assignments]
+    settings = overridden(DeviceSettings(device=device), chosen, seed)
+    torch.set_num_threads(settings.threads)
+    with reporting("measuring") as progress:
+        result = bench_device(settings, progress)
+    emit(result, as_json, device_table)
+
+
 @bench.command(epilog="Example: rl-rec bench sids --items 100000 --threads 2")
 @click.option("--items", type=click.IntRange(1), default=1_000_000, show_default=True, help="Vectors N.")
 @click.option("--dimensions", type=click.IntRange(1), default=64, show_default=True, help="Columns F.")
