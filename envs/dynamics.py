@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from envs.errors import UserError
+from envs.randomness import restore
 from envs.settings import Settings
 from envs.world import World
 
@@ -129,13 +130,14 @@ class Dynamics:
             self.state[name] = value.masked_fill(where.view(-1, *[1] * (value.dim() - 1)), 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Users and generator."""
-        return {**self.state, "generator": self.generator.get_state()}
+        """Users and generator, on the CPU."""
+        users = {name: value.cpu() for name, value in self.state.items()}
+        return {**users, "generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue bit-equal from ``state_dict``."""
         self.state = {name: state[name].to(value.device) for name, value in self.state.items()}
-        self.generator.set_state(state["generator"].cpu())
+        restore(self.generator, state["generator"])
 
 
 def item_trait(world: World, traits: tuple[str, ...]) -> Tensor:

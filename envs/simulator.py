@@ -14,7 +14,7 @@ from envs.dynamics import Dynamics
 from envs.ensemble import uncertainty_cost
 from envs.errors import UserError
 from envs.history import append_clicked
-from envs.randomness import stream_seed
+from envs.randomness import restore, stream_seed
 from envs.retrieval import draw_candidates
 from envs.reward import (
     INITIAL_PATIENCE,
@@ -285,19 +285,19 @@ class Simulator:
         return own if self._dynamics is None else [*own, self._dynamics.generator]
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that changes: users, counters, clock and generators."""
+        """Everything that changes: users, counters, clock and generators. On the CPU, to be read anywhere."""
         return {
-            "user": self.user,
-            "history": self.history,
-            "candidates": self.candidates,
-            "patience": self.patience,
-            "steps": self.steps,
+            "user": self.user.cpu(),
+            "history": self.history.cpu(),
+            "candidates": None if self.candidates is None else self.candidates.cpu(),
+            "patience": self.patience.cpu(),
+            "steps": self.steps.cpu(),
             "clock": self.clock,
             "arrivals": self._arrivals.get_state(),
             "responses": self._responses.get_state(),
             "dynamics": self._dynamics and self._dynamics.state_dict(),
-            "signals": self._signals and self._signals.values,
-            "spent": None if self.budgets is None else self.budgets.spent,
+            "signals": self._signals and self._signals.values.cpu(),
+            "spent": None if self.budgets is None else self.budgets.spent.cpu(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -307,8 +307,8 @@ class Simulator:
             setattr(self, name, state[name].to(device))
         self.candidates = None if state["candidates"] is None else state["candidates"].to(device)
         self.clock = state.get("clock", 0)  # earlier releases saved none: their catalogue never changed
-        self._arrivals.set_state(state["arrivals"].cpu())
-        self._responses.set_state(state["responses"].cpu())
+        restore(self._arrivals, state["arrivals"])
+        restore(self._responses, state["responses"])
         if self._dynamics is not None:
             self._dynamics.load_state_dict(state["dynamics"])
         if self._signals is not None:

@@ -63,13 +63,9 @@ class EpisodeStatistics:
         return figures
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All sums, as copies: they change in place."""
-        return {
-            "return": self._return.clone(),
-            "depth": self._depth.clone(),
-            "shown": self._shown.clone(),
-            "sums": self._sums.clone(),
-        }
+        """All sums, as copies (they change in place) on the CPU (to be read anywhere)."""
+        sums = {"return": self._return, "depth": self._depth, "shown": self._shown, "sums": self._sums}
+        return {name: value.to("cpu", copy=True) for name, value in sums.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from ``state_dict``."""

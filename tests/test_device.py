@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
 from envs.data.behaviours import Behaviour
+from envs.randomness import restore
 from envs.simulator import Simulator
 from envs.world_settings import WorldSettings
 from rl_rec.bench.settings import bench_settings
@@ -188,3 +190,43 @@ def test_nothing_else_is_taken_for_waiting(device):
         assert x.repeat_interleave(2).shape == (6,)
     assert y.tolist() == [5.0, 6.5, 0.0]
     assert isinstance(device, PretendDevice) and device.calls > 0
+
+
+def test_what_was_saved_on_one_device_goes_on_on_another(monkeypatch):
+    """Nothing of a checkpoint lies on a GPU: a machine without one could not even read it."""
+    rules = WorldSettings(history_length=6, max_steps=3, signals=True, dynamics={"trust": 1.0, "drift": 0.1})
+
+    def made(device):
+        rollout = Rollout(
+            simulator := Simulator(random_world(SIZES, 0, device), rules, 5, 0),
+            RandomPolicy(simulator, torch.Generator(device).manual_seed(1)),
+        )
+        replay = Replay(40, 0, device)
+        replay.add(rollout.collect(2))
+        return rollout, replay
+
+    here, stored_here = made("cpu")
+    with pretended(monkeypatch):
+        there, stored_there = made("meta")
+        state, rows = there.state_dict(), stored_there.state_dict()
+        tensors = [leaf for leaf in tree_leaves((state, rows)) if isinstance(leaf, torch.Tensor)]
+        assert {type(leaf) for leaf in tensors} == {torch.Tensor} and len(tensors) > 20
+        there.load_state_dict(here.state_dict())
+        stored_there.load_state_dict(stored_here.state_dict())
+        assert there.simulator.history.device == META and stored_there.columns["slate"].device == META
+        there.collect(1)
+    here.load_state_dict(state)
+    stored_here.load_state_dict(rows)
+    assert here.collect(1)["slate"].shape == stored_here.sample(5)["slate"].shape
+
+
+def test_a_generators_state_of_another_kind_of_device_becomes_a_seed():
+    of_a_gpu = torch.arange(16, dtype=torch.uint8)  # a seed and an offset; a CPU's state has 5056 bytes
+    one, same, other = (torch.Generator() for _ in range(3))
+    restore(one, of_a_gpu)
+    restore(same, of_a_gpu)
+    restore(other, of_a_gpu + 1)
+    first, second, third = (torch.rand(4, generator=each) for each in (one, same, other))
+    assert torch.equal(first, second) and not torch.equal(first, third)
+    restore(other, one.get_state())
+    assert torch.equal(torch.rand(4, generator=one), torch.rand(4, generator=other))

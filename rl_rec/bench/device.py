@@ -8,6 +8,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -107,45 +108,51 @@ def bench_device(
         progress: told after every row.
         recorder: of graphs; by default CUDA's on a CUDA device, elsewhere none.
     """
-    began = time.monotonic()
-    device, gpu = settings.device, settings.device.startswith("cuda")
+    gpu = settings.device.startswith("cuda")
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest" if settings.matmul == "float32" else "high")
     try:
-        if recorder is None and gpu and settings.graphs:
-            recorder = CUDAGraphs(torch.device(device))
-        world = random_world(settings.world, settings.seed, device)
-        bench = _Bench(settings, world, measure_ceilings(device), recorder)
-        wanted = [(users, agent) for users in sorted(set(settings.users)) for agent in settings.agents]
-        rows = []
-        for done, (users, agent) in enumerate(wanted):
-            progress(done, len(wanted), f"{agent}, {users:,} users")
-            row: dict[str, Any] = {"agent": agent, "users": users}
-            if time.monotonic() - began > settings.budget_s:
-                row["problem"] = f"left out: budget_s={settings.budget_s:g} were over"
-            else:
-                row |= _row(bench, settings.row(agent, users))
-            rows.append(row)
-        progress(len(wanted), len(wanted))
-        return {
-            "benchmark": "device",
-            "device": device,
-            "device_name": torch.cuda.get_device_name(device) if gpu else "cpu",
-            "torch": torch.__version__,
-            "cuda": torch.version.cuda,
-            "targets": TARGETS,
-            **settings.model_dump(
-                mode="json", include={"fragment", "batch_size", "replay_ratio", "matmul", "world"}
-            ),
-            "peak_tflops": bench.ceilings.flops / 1e12,
-            "bandwidth_gb_per_s": bench.ceilings.bytes / 1e9,
-            "launch_us": bench.ceilings.launch_s * 1e6,
-            "captured_equals_eager": {agent: _equality(bench, agent) for agent in settings.agents},
-            "rows": rows,
-            "seconds": time.monotonic() - began,
-        }
+        with torch.cuda.device(settings.device) if gpu else nullcontext():
+            return _measure(settings, progress, recorder)
     finally:
         torch.set_float32_matmul_precision(precision)
+
+
+def _measure(settings: DeviceSettings, progress: Progress, recorder: Recorder | None) -> dict[str, Any]:
+    began = time.monotonic()
+    device, gpu = settings.device, settings.device.startswith("cuda")
+    if recorder is None and gpu and settings.graphs:
+        recorder = CUDAGraphs(torch.device(device))
+    world = random_world(settings.world, settings.seed, device)
+    bench = _Bench(settings, world, measure_ceilings(device), recorder)
+    wanted = [(users, agent) for users in sorted(set(settings.users)) for agent in settings.agents]
+    rows = []
+    for done, (users, agent) in enumerate(wanted):
+        progress(done, len(wanted), f"{agent}, {users:,} users")
+        row: dict[str, Any] = {"agent": agent, "users": users}
+        if time.monotonic() - began > settings.budget_s:
+            row["problem"] = f"left out: budget_s={settings.budget_s:g} were over"
+        else:
+            row |= _row(bench, settings.row(agent, users))
+        rows.append(row)
+    progress(len(wanted), len(wanted))
+    return {
+        "benchmark": "device",
+        "device": device,
+        "device_name": torch.cuda.get_device_name(device) if gpu else "cpu",
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "targets": TARGETS,
+        **settings.model_dump(
+            mode="json", include={"fragment", "batch_size", "replay_ratio", "matmul", "world"}
+        ),
+        "peak_tflops": bench.ceilings.flops / 1e12,
+        "bandwidth_gb_per_s": bench.ceilings.bytes / 1e9,
+        "launch_us": bench.ceilings.launch_s * 1e6,
+        "captured_equals_eager": {agent: _equality(bench, agent) for agent in settings.agents},
+        "rows": rows,
+        "seconds": time.monotonic() - began,
+    }
 
 
 def _row(bench: _Bench, settings: BenchSettings[Any]) -> dict[str, Any]:
