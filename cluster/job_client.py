@@ -1,6 +1,7 @@
 """Ray's job API with every failure as one line, and logs that outlive a lost connection."""
 
 import asyncio
+import logging
 import os
 import re
 import shlex
@@ -32,6 +33,13 @@ _LONGEST_PAUSE_S = 10.0
 _QUIET_S = 10.0  # without a line: ask whether the job still runs
 PATIENCE_S = 300.0
 """How long the connection may be lost before following ends."""
+
+for _chatty in (
+    "dashboard.modules.dashboard_sdk",
+    "dashboard.modules.job.sdk",
+    "_private.runtime_env.packaging",
+):
+    logging.getLogger(f"ray.{_chatty}").setLevel(logging.WARNING)
 
 _LOST = (requests.RequestException, aiohttp.ClientError, ConnectionError, TimeoutError, asyncio.TimeoutError)
 

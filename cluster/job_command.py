@@ -64,8 +64,8 @@ def _check_path(value: Value) -> None:
         return
     origin = "by default " if value.is_default else ""
     raise UserError(
-        f"{value.parameter} is {origin}{value.text}, a relative path: in a job it would lie in the package folder, "
-        "which the cluster removes; give an absolute path or URL of the cluster's storage, or --cwd DIR before `--`"
+        f"{value.parameter} is {origin}{value.text}, a relative path: in a job it would lie in the package "
+        "folder, which the cluster removes; give an absolute path or URL there, or --cwd DIR before `--`"
     )
 
 

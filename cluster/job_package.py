@@ -74,8 +74,8 @@ def write(files: Files, folder: Path, limit_mib: float) -> int:
         largest = sorted(sizes, key=lambda name: -sizes[name])[:_NAMED]
         named = ", ".join(f"{name} ({sizes[name] / _MIB:.2g} MiB)" for name in largest)
         raise UserError(
-            f"the package is {total / _MIB:.1f} MiB, more than --size-limit {limit_mib:g}: the largest are {named}"
-            "; data belongs on the cluster's storage"
+            f"the package is {total / _MIB:.1f} MiB, more than --size-limit {limit_mib:g}: the largest are "
+            f"{named}; data belongs on the cluster's storage"
         )
     for name, path in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -21,8 +21,8 @@ _COMMAND_WIDTH = 70
 address_option = click.option(
     "--address",
     metavar="URL",
-    help="The cluster's dashboard, http://HOST:8265; by default RAY_API_SERVER_ADDRESS or RAY_ADDRESS. A cluster "
-    "with tokens takes the one of RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN.",
+    help="The cluster's dashboard, http://HOST:8265; by default RAY_API_SERVER_ADDRESS or RAY_ADDRESS. A token "
+    "is taken from RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN.",
 )
 
 
@@ -58,7 +58,7 @@ address_option = click.option(
 @click.option(
     "--cwd",
     metavar="DIR",
-    help="Folder on the cluster in which the command runs; without it, paths must be absolute.",
+    help="Folder on the cluster to run the command in; without it, paths must be absolute.",
 )
 @click.option(
     "--wheel", metavar="PATH|build", help="Ship a wheel, or build one, instead of the code that runs here."
