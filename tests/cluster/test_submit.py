@@ -14,11 +14,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from cluster.job_client import Jobs
+from cluster.submission import Submission, submit
+from envs.errors import UserError
 from rl_rec.provenance import commit_name
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -104,8 +108,11 @@ class Ended(NamedTuple):
 def start(cluster: Cluster) -> Callable[..., "subprocess.Popen[str]"]:
     """Start `rl-rec` as a process that knows the cluster's token and address."""
 
+    token = cluster.folder / "token"
+    token.write_text(cluster.token)
+
     def run(*arguments: str, address: str = cluster.address, **variables: str) -> "subprocess.Popen[str]":
-        known = {"RAY_AUTH_TOKEN": cluster.token, "RAY_API_SERVER_ADDRESS": address}
+        known = {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_API_SERVER_ADDRESS": address}
         return subprocess.Popen(
             [sys.executable, "-c", PROGRAM, *arguments],
             stdout=subprocess.PIPE,
@@ -257,7 +264,7 @@ def test_a_detached_job_is_listed_followed_left_and_stopped(cluster, rl_rec, sta
     follower.send_signal(signal.SIGINT)
     _, err = follower.communicate(timeout=60)
     assert follower.returncode == 130 and f"detached; {job} goes on" in err
-    assert json.loads(rl_rec("jobs", "show", job, "--json").out)["status"] == "RUNNING"
+    assert not (shared / "run/finished.json").exists()
 
     assert rl_rec("jobs", "stop", job, "--wait").code == 0
     ended = rl_rec("jobs", "logs", job, "--follow")
@@ -266,40 +273,46 @@ def test_a_detached_job_is_listed_followed_left_and_stopped(cluster, rl_rec, sta
 
 
 def test_a_token_is_needed_and_must_be_the_clusters(cluster, rl_rec):
-    home = str(cluster.folder / "home")
-    assert "asks for a token" in one_line(rl_rec("jobs", "list", RAY_AUTH_TOKEN="", HOME=home))
+    home = str(cluster.folder / "home")  # Ray looks for ~/.ray/auth_token
+    assert "asks for a token" in one_line(rl_rec("jobs", "list", RAY_AUTH_TOKEN_PATH="", HOME=home))
     assert "refuses this token" in one_line(rl_rec("jobs", "list", RAY_AUTH_TOKEN="f" * 64))
-    file = cluster.folder / "token"
-    file.write_text(cluster.token)
-    by_file = {"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": "token"}
-    assert rl_rec("jobs", "list", RAY_AUTH_TOKEN_PATH=str(file), **by_file).code == 0
-    assert "names no file" in one_line(rl_rec("jobs", "list", RAY_AUTH_TOKEN_PATH="/no/token", **by_file))
+    assert "names no file" in one_line(rl_rec("jobs", "list", RAY_AUTH_TOKEN_PATH="/no/token"))
 
 
-def test_an_unknown_job_is_one_line(rl_rec):
-    for verb in (["show"], ["logs"], ["logs", "--follow"], ["stop"]):
-        assert "knows no job nobody" in one_line(rl_rec("jobs", *verb, "nobody"))
-
-
-def test_a_package_over_the_limit_and_another_ray_are_refused_before_anything_travels(cluster, monkeypatch):
-    import ray
-
-    from cluster.job_client import Jobs
-    from cluster.submission import Submission, submit
-    from envs.errors import UserError
-
-    monkeypatch.setenv("RAY_AUTH_TOKEN", cluster.token)
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setattr("cluster.job_client._use_token", lambda: None)
+@pytest.fixture
+def jobs(cluster, monkeypatch) -> Jobs:
+    """The cluster's jobs in this process, whose Ray has read its token mode long ago."""
     headers = {"Authorization": f"Bearer {cluster.token}"}
-    monkeypatch.setattr(
-        "ray.dashboard.modules.dashboard_sdk.get_auth_headers_if_auth_enabled", lambda _: headers
-    )
-    jobs = Jobs(cluster.address)
+    ray_client = "ray.dashboard.modules.dashboard_sdk"
+    monkeypatch.setattr(f"{ray_client}.get_auth_headers_if_auth_enabled", lambda _: headers)
+    monkeypatch.setattr("cluster.job_client._use_token", lambda: None)
+    return Jobs(cluster.address)
+
+
+def test_an_unknown_job_is_one_line(jobs):
+    for ask in (jobs.show, jobs.logs, jobs.stop, lambda job: jobs.follow(job, print, print)):
+        with pytest.raises(UserError, match="knows no job nobody"):
+            ask("nobody")
+
+
+def test_a_package_over_the_limit_and_another_ray_are_refused_before_anything_travels(jobs, monkeypatch):
     known = len(jobs.list())
     with pytest.raises(UserError, match=r"more than --size-limit 0.1: the largest are \S+\.py"):
         submit(jobs, Submission(["train"], size_limit_mib=0.1))
-    monkeypatch.setattr(ray, "__version__", "2.59.1")
+    monkeypatch.setattr("ray.__version__", "2.59.1")
     with pytest.raises(UserError, match=r"runs Ray \S+, this client 2\.59\.1"):
         submit(jobs, Submission(["train"]))
     assert len(jobs.list()) == known
+
+
+def test_nobody_who_answers_and_no_job_api_are_one_line(jobs):
+    with pytest.raises(UserError, match=r"no Ray dashboard answers at http://127\.0\.0\.1:1 "):
+        Jobs("http://127.0.0.1:1")
+    served = ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
+    threading.Thread(target=served.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(UserError, match="has no job API"):
+            Jobs(f"http://127.0.0.1:{served.server_port}")
+    finally:
+        served.shutdown()
+        served.server_close()
