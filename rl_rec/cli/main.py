@@ -25,6 +25,8 @@ SUMMARIES = {
     "sweep": "Answer a question: every variant, every seed, a report.",
     "report": "Write the page that shows what a sweep or study found.",
     "bench": "Measure throughput and latency on this machine.",
+    "submit": "Run a command on a Ray cluster, as a job.",
+    "jobs": "List, show, follow and stop a cluster's jobs.",
     "quickstart": "Walk the whole way: logs, simulator, agent, result.",
 }
 
