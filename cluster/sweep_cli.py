@@ -11,7 +11,7 @@ from rich.table import Table
 
 from cluster.options import track_option
 from envs.errors import UserError
-from rl_rec.cli.options import check_device, json_option, overwrite_option, set_option
+from rl_rec.cli.options import json_option, overwrite_option, set_option
 from rl_rec.cli.output import console, emit
 from rl_rec.cli.progress import reporting
 
@@ -90,7 +90,6 @@ def sweep(
     fields = {"seeds": seeds, "steps": steps, "episodes": episodes}
     given = {field: value for field, value in fields.items() if value is not None}
     plan = find_sweep(name).plan(simulator, Split[split.upper()], assignments, **given)
-    check_device(plan.base.device)
     if dry_run:
         plan.check(world_folder.load(simulator.resolve()))
         emit(_cost(plan, parallel), as_json, _trials)
@@ -142,7 +141,7 @@ def _run(
     else:
         study.check(plan, out)
     try:
-        with ray_session(*plan.reserved, address, at_once=parallel):
+        with ray_session(plan.reservations, address, at_once=parallel):
             if isinstance(plan, SearchPlan):
                 result = (
                     search_run.resume(out, parallel, reporting, trackers)
