@@ -10,6 +10,20 @@ from typing_extensions import Self
 
 from envs.settings import Settings
 
+_SECRET = (
+    ".ssh",
+    ".aws",
+    ".kube",
+    ".ray",
+    ".config",
+    ".netrc",
+    ".env",
+    ".pem",
+    "token",
+    "secret",
+    "credential",
+)
+
 
 def ray_version() -> str:
     """The version that the images carry: the one that is installed here, because both ends must be equal."""
@@ -81,13 +95,15 @@ class AwsSettings(Settings):
     region: str = Field("us-west-2", pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")
     """Region."""
     image_id: str | None = Field(None, pattern=r"^ami-[0-9a-f]+$")
-    """Machine image with Docker and, for GPUs, NVIDIA's driver and container toolkit; it belongs to a region."""
+    """Machine image of this region with Docker and, for GPUs, NVIDIA's driver and container toolkit."""
     head_type: str | None = None
     """Instance type of the head; none: the smallest that holds it."""
     worker_type: str | None = None
     """Instance type of a worker; none: the smallest g6, p4d or p5 that holds it."""
     runner_type: str | None = None
     """Instance type of a runner machine; none: the smallest m7i that holds it."""
+    head_profile: str | None = Field(None, pattern=r"^[\w+=,.@-]+$")
+    """Instance profile of the head, which starts machines; none: Ray makes one with all of EC2 and S3."""
     security_groups: tuple[str, ...] = ()
     """Your security groups; none: Ray makes one whose port 22 is open to the whole internet."""
     subnets: tuple[str, ...] = ()
@@ -187,7 +203,7 @@ class ClusterSettings(Settings):
     """The job of kuberay-job and slurm."""
     volume: str = Field("/mnt/rl-rec", pattern=r"^(/[\w.-]+)+$")
     """Where pods mount the volume (kuberay, kuberay-job)."""
-    mounts: dict[str, str] = {}
+    mounts: dict[str, str] = Field({})
     """Folders to copy to every machine of ``ray up``: path there to path here. Nothing secret."""
     aws: AwsSettings = AwsSettings()
     """Amazon EC2."""
@@ -234,6 +250,7 @@ class ClusterSettings(Settings):
             "resources.cpus": self.trial.cpus,
             **({"resources.gpus": share} if self.gpus else {}),
             "rollout.runners": self.runners_per_trial,
+            "resources.runner_cpus": self.trial.runner_cpus,
         }
 
     @model_validator(mode="after")
@@ -258,24 +275,25 @@ class ClusterSettings(Settings):
         at_once, trial = self.trials_per_worker, self.trial
         if at_once * trial.cpus > self.worker.cpus:
             return (
-                f"{at_once} trials at once on a worker need {at_once} * trial.cpus={trial.cpus} = "
-                f"{at_once * trial.cpus} CPUs, worker.cpus={self.worker.cpus}: lower trial.per_gpu or raise worker.cpus"
+                f"{at_once} runs at once on a worker need {at_once} * trial.cpus={trial.cpus} = "
+                f"{at_once * trial.cpus} CPUs, it has worker.cpus={self.worker.cpus}: "
+                "lower trial.per_gpu or raise worker.cpus"
             )
         own, pool = self._runner_slots
         wanted, there = self.trials * (trial.runners or 0), self.workers * own + pool
         if wanted > there:
             return (
-                f"{self.trials} trials * trial.runners={trial.runners} = {wanted} env runners of {trial.runner_cpus} "
-                f"CPUs, but {self.workers} workers * {own} + {pool} on runner machines = {there} fit: "
+                f"runs * trial.runners = {self.trials} * {trial.runners} = {wanted} env runners of "
+                f"{trial.runner_cpus} CPU, but workers * {own} + {pool} on runner machines = "
+                f"{self.workers} * {own} + {pool} = {there} fit: "
                 "lower trial.runners, or raise worker.cpus or runners.machines"
             )
         return None
 
     def _mounts_problem(self) -> str | None:
-        secret = (".ssh", ".aws", ".kube", ".ray", ".config", ".netrc", ".env", "token", "secret", "credential", ".pem")
         for there, here in self.mounts.items():
-            if found := next((word for word in secret if word in here.lower()), None):
-                return f"mounts: {here!r} looks like a secret ({found}), and every machine would hold it: leave it out"
+            if found := next((word for word in _SECRET if word in here.lower()), None):
+                return f"mounts: {here!r} looks secret ({found}), and every machine would hold it: leave it out"
             if not there.startswith("/"):
                 return f"mounts: {there!r} is a path on the machines and starts with /"
         return None

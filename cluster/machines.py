@@ -56,7 +56,9 @@ GCP = [
 ]
 
 
-def machine_type(catalogue: Sequence[MachineType], wanted: MachineSettings, gpus: int, chosen: str | None) -> str:
+def machine_type(
+    catalogue: Sequence[MachineType], wanted: MachineSettings, gpus: int, chosen: str | None
+) -> str:
     """The machine type to rent.
 
     Args:
@@ -78,7 +80,9 @@ def machine_type(catalogue: Sequence[MachineType], wanted: MachineSettings, gpus
                 ("GPUs", gpus, machine.gpus),
             ):
                 if asked > has:
-                    raise UserError(f"{asked} {what} on a {chosen}, which has {has}: take a larger type, or ask for less")
+                    raise UserError(
+                        f"{asked} {what} on a {chosen}, which has {has}: take a larger type, or ask for less"
+                    )
         return chosen
     fitting = [
         machine

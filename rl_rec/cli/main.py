@@ -24,6 +24,7 @@ SUMMARIES = {
     "sweep": "Answer a question: every variant, every seed, a report.",
     "report": "Write the page that shows what a sweep or study found.",
     "bench": "Measure throughput and latency on this machine.",
+    "cluster": "Render what makes a cluster: ray up, KubeRay, Slurm, Docker.",
     "quickstart": "Walk the whole way: logs, simulator, agent, result.",
 }
 
