@@ -43,15 +43,24 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _from_yaml(path: Path) -> Sweep | Search:
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file, in which no key stands twice.
+
+    Raises:
+        UserError: it cannot be read, or is not YAML.
+    """
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
+        return yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _from_yaml(path: Path) -> Sweep | Search:
+    values = read_yaml(path)
     if not isinstance(values, Mapping):
         raise UserError(f"{path} holds no sweep: it needs name, question, and cases, a grid or a space")
     return (Search if "space" in values else Sweep).from_mapping(values, where=str(path))

@@ -27,6 +27,7 @@ SUMMARIES = {
     "bench": "Measure throughput and latency on this machine.",
     "submit": "Run a command on a Ray cluster, as a job.",
     "jobs": "List, show, follow and stop a cluster's jobs.",
+    "cluster": "Render what makes a cluster: ray up, KubeRay, Slurm, Docker.",
     "quickstart": "Walk the whole way: logs, simulator, agent, result.",
 }
 

@@ -1,0 +1,299 @@
+"""What a cluster is, in one typed description from which every manifest is rendered."""
+
+import math
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from envs.settings import Settings
+
+_SECRET = (
+    ".ssh",
+    ".aws",
+    ".kube",
+    ".ray",
+    ".config",
+    ".netrc",
+    ".env",
+    ".pem",
+    "token",
+    "secret",
+    "credential",
+)
+
+
+def ray_version() -> str:
+    """The version that the images carry: the one that is installed here, because both ends must be equal."""
+    return version("ray")
+
+
+class MachineSettings(Settings):
+    """One machine or pod, as Ray sees it."""
+
+    cpus: int = Field(8, ge=1)
+    """CPUs."""
+    memory_gib: int = Field(32, ge=2)
+    """Memory in GiB, the object store included."""
+    object_store_gib: int = Field(4, ge=1)
+    """Of it, Ray's object store in /dev/shm; more holds larger batches on their way."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.object_store_gib > self.memory_gib / 2:
+            raise ValueError(
+                f"object_store_gib={self.object_store_gib} of memory_gib={self.memory_gib} is more than half: "
+                f"{self.memory_gib} / 2 = {self.memory_gib / 2:g} at most"
+            )
+        return self
+
+
+class RunnerSettings(MachineSettings):
+    """Machines without a GPU that only collect experience."""
+
+    machines: int = Field(0, ge=0)
+    """How many there are at most; 0: the workers' own CPUs collect."""
+    min_machines: int = Field(0, ge=0)
+    """How many stay when nothing runs."""
+
+    @model_validator(mode="after")
+    def _check_range(self) -> Self:
+        if self.min_machines > self.machines:
+            raise ValueError(f"min_machines={self.min_machines} is more than machines={self.machines}")
+        return self
+
+
+class TrialSettings(Settings):
+    """What one training run takes, from which the resource settings that fit are worked out."""
+
+    per_gpu: int = Field(1, ge=1)
+    """Runs that share a GPU; small networks leave most of one idle."""
+    cpus: int = Field(1, ge=1)
+    """CPUs of the process that learns."""
+    runners: int | None = Field(None, ge=0)
+    """Remote env runners, ``rollout.runners``; none: as many as the CPUs that are left hold."""
+    runner_cpus: int = Field(1, ge=1)
+    """CPUs of one of them."""
+
+
+class JobSettings(Settings):
+    """A job that comes with its cluster: kuberay-job and slurm."""
+
+    hours: float = Field(24.0, gt=0)
+    """Hours until it is stopped."""
+    retries: int = Field(3, ge=0)
+    """New attempts after a failure; each resumes from the last checkpoint on the volume (kuberay-job)."""
+    keep_s: int = Field(600, ge=0)
+    """Seconds that the finished cluster stays, to look at its logs (kuberay-job)."""
+
+
+class AwsSettings(Settings):
+    """Amazon EC2, by ``ray up``."""
+
+    region: str = Field("us-west-2", pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")
+    """Region."""
+    image_id: str | None = Field(None, pattern=r"^ami-[0-9a-f]+$")
+    """Machine image of this region with Docker and, for GPUs, NVIDIA's driver and container toolkit."""
+    head_type: str | None = None
+    """Instance type of the head; none: the smallest that holds it."""
+    worker_type: str | None = None
+    """Instance type of a worker; none: the smallest g6, p4d or p5 that holds it."""
+    runner_type: str | None = None
+    """Instance type of a runner machine; none: the smallest m7i that holds it."""
+    head_profile: str | None = Field(None, pattern=r"^[\w+=,.@-]+$")
+    """Instance profile of the head, which starts machines; none: Ray makes one with all of EC2 and S3."""
+    security_groups: tuple[str, ...] = ()
+    """Your security groups; none: Ray makes one whose port 22 is open to the whole internet."""
+    subnets: tuple[str, ...] = ()
+    """Your subnets; none: the default VPC's."""
+
+
+class GcpSettings(Settings):
+    """Google Compute Engine, by ``ray up``."""
+
+    project: str | None = Field(None, pattern=r"^[a-z][-a-z0-9]{4,28}[a-z0-9]$")
+    """Project id."""
+    zone: str = Field("us-west1-a", pattern=r"^[a-z]+-[a-z]+\d+-[a-z]$")
+    """Zone."""
+    source_image: str | None = None
+    """Boot image with Docker and, for GPUs, NVIDIA's driver and container toolkit."""
+    head_type: str | None = None
+    """Machine type of the head; none: the smallest that holds it."""
+    worker_type: str | None = None
+    """Machine type of a worker; none: the smallest g2, a2 or a3 that holds it."""
+    runner_type: str | None = None
+    """Machine type of a runner machine; none: the smallest n2 that holds it."""
+
+
+class KubernetesSettings(Settings):
+    """Kubernetes, by the KubeRay operator."""
+
+    namespace: str = Field("default", pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
+    """Where everything goes; give each team its own."""
+    operator_namespace: str = Field("kuberay-system", pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
+    """Where the KubeRay operator runs: the only one from outside that may talk to the cluster."""
+    storage_class: str | None = None
+    """StorageClass of the volume, one that can be mounted by many nodes; none: the cluster's default."""
+    storage_gib: int = Field(100, ge=1)
+    """Size of the volume for datasets, simulators, checkpoints and results."""
+    gpu_resource: str = "nvidia.com/gpu"
+    """The GPUs' name as a resource."""
+    gpu_nodes: tuple[str, ...] = ()
+    """Labels ``key=value`` of nodes for workers, such as ``cloud.google.com/gke-accelerator=nvidia-l4``."""
+    auth_secret: str | None = Field(None, pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
+    """A Secret of yours with the key auth_token; none: the operator makes one with a random token."""
+    api_server: str = Field("0.0.0.0/0", pattern=r"^[0-9a-f.:]+/\d+$")
+    """Address range of the Kubernetes API, for the autoscaler in the head pod."""
+    egress: tuple[str, ...] = ()
+    """Address ranges outside that pods may reach; none: nothing but name service and each other."""
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> Self:
+        for label in self.gpu_nodes:
+            if label.count("=") != 1 or label.startswith("="):
+                raise ValueError(f"kubernetes.gpu_nodes takes key=value, got {label!r}")
+        return self
+
+
+class SlurmSettings(Settings):
+    """A Slurm batch job."""
+
+    partition: str | None = Field(None, pattern=r"^[\w,.-]+$")
+    """Partition; none: the default one."""
+    account: str | None = Field(None, pattern=r"^[\w.-]+$")
+    """Account that pays."""
+    environment: str = Field("$HOME/rl-rec/.venv", pattern=r"^[\w/.$~{}-]+$")
+    """Virtual environment with rl-rec, on a file system that all nodes share; not with a container."""
+    container: str | None = Field(None, pattern=r"^[\w/.$~{}-]+$")
+    """An Apptainer image (.sif) to run in instead."""
+    state: str = Field("$HOME/.rl-rec-slurm", pattern=r"^[\w/.$~{}-]+$")
+    """Folder that all nodes share, for the token of a running job."""
+    wait_s: int = Field(300, ge=10)
+    """Seconds that nodes have to join."""
+
+
+class ClusterSettings(Settings):
+    """A cluster: a head without work, GPU workers, and machines that only collect experience."""
+
+    name: str = Field("rl-rec", pattern=r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$")
+    """Its name."""
+    image: str = Field("rl-rec", pattern=r"^[a-z0-9]([a-z0-9._/:-]*[a-z0-9])?$")
+    """The image that the docker target builds, with its registry and without a tag."""
+    gpus: int = Field(1, ge=0)
+    """GPUs of all workers together; 0: workers have none."""
+    workers: int = Field(1, ge=1)
+    """Workers at most."""
+    min_workers: int = Field(0, ge=0)
+    """Workers that stay when nothing runs; 0 costs least and starts slowest."""
+    idle_minutes: float = Field(5.0, gt=0)
+    """Minutes without work after which a machine is given back."""
+    spot: bool = True
+    """Workers and runner machines on capacity that may be taken away, the head never."""
+    head: MachineSettings = MachineSettings(cpus=2, memory_gib=8, object_store_gib=1)
+    """The head: bookkeeping, dashboard and the command that you start; Ray places no work there."""
+    worker: MachineSettings = MachineSettings()
+    """A worker."""
+    runners: RunnerSettings = RunnerSettings(cpus=8, memory_gib=16, object_store_gib=2)
+    """Machines that only collect experience."""
+    trial: TrialSettings = TrialSettings()
+    """What one training run takes."""
+    job: JobSettings = JobSettings()
+    """The job of kuberay-job and slurm."""
+    volume: str = Field("/mnt/rl-rec", pattern=r"^(/[\w.-]+)+$")
+    """Where pods mount the volume (kuberay, kuberay-job)."""
+    mounts: dict[str, str] = Field({})
+    """Folders to copy to every machine of ``ray up``: path there to path here. Nothing secret."""
+    aws: AwsSettings = AwsSettings()
+    """Amazon EC2."""
+    gcp: GcpSettings = GcpSettings()
+    """Google Compute Engine."""
+    kubernetes: KubernetesSettings = KubernetesSettings()
+    """Kubernetes."""
+    slurm: SlurmSettings = SlurmSettings()
+    """Slurm."""
+
+    @property
+    def gpus_per_worker(self) -> int:
+        return self.gpus // self.workers
+
+    @property
+    def trials_per_worker(self) -> int:
+        """Training runs at once on a worker."""
+        return max(self.gpus_per_worker * self.trial.per_gpu, 1)
+
+    @property
+    def trials(self) -> int:
+        """Training runs at once on the whole cluster."""
+        return self.workers * self.trials_per_worker
+
+    @property
+    def _runner_slots(self) -> tuple[int, int]:
+        """Env runners that fit on one worker beside the learners, and on all runner machines together."""
+        own = (self.worker.cpus - self.trials_per_worker * self.trial.cpus) // self.trial.runner_cpus
+        return own, self.runners.machines * (self.runners.cpus // self.trial.runner_cpus)
+
+    @property
+    def runners_per_trial(self) -> int:
+        """``rollout.runners`` that fit."""
+        if self.trial.runners is not None:
+            return self.trial.runners
+        own, pool = self._runner_slots
+        return (self.workers * own + pool) // self.trials
+
+    def fits(self) -> Mapping[str, Any]:
+        """The settings of ``rl-rec train`` and ``rl-rec sweep`` that fill this cluster."""
+        share = math.floor(1e4 / self.trial.per_gpu) / 1e4  # Ray counts in ten-thousandths
+        return {
+            "device": "cuda" if self.gpus else "cpu",
+            "resources.cpus": self.trial.cpus,
+            **({"resources.gpus": share} if self.gpus else {}),
+            "rollout.runners": self.runners_per_trial,
+            "resources.runner_cpus": self.trial.runner_cpus,
+        }
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for problem in (self._workers_problem(), self._cpus_problem(), self._mounts_problem()):
+            if problem:
+                raise ValueError(problem)
+        return self
+
+    def _workers_problem(self) -> str | None:
+        if self.min_workers > self.workers:
+            return f"min_workers={self.min_workers} is more than workers={self.workers}"
+        if self.gpus % self.workers:
+            whole = [str(count) for count in range(1, self.gpus + 1) if self.gpus % count == 0]
+            return (
+                f"gpus={self.gpus} over workers={self.workers}: {self.gpus} / {self.workers} = "
+                f"{self.gpus / self.workers:.2f} is not whole; take workers={' or '.join(whole)}"
+            )
+        return None
+
+    def _cpus_problem(self) -> str | None:
+        at_once, trial = self.trials_per_worker, self.trial
+        if at_once * trial.cpus > self.worker.cpus:
+            return (
+                f"{at_once} runs at once on a worker need {at_once} * trial.cpus={trial.cpus} = "
+                f"{at_once * trial.cpus} CPUs, it has worker.cpus={self.worker.cpus}: "
+                "lower trial.per_gpu or raise worker.cpus"
+            )
+        own, pool = self._runner_slots
+        wanted, there = self.trials * (trial.runners or 0), self.workers * own + pool
+        if wanted > there:
+            return (
+                f"runs * trial.runners = {self.trials} * {trial.runners} = {wanted} env runners of "
+                f"{trial.runner_cpus} CPU, but workers * {own} + {pool} on runner machines = "
+                f"{self.workers} * {own} + {pool} = {there} fit: "
+                "lower trial.runners, or raise worker.cpus or runners.machines"
+            )
+        return None
+
+    def _mounts_problem(self) -> str | None:
+        for there, here in self.mounts.items():
+            if found := next((word for word in _SECRET if word in here.lower()), None):
+                return f"mounts: {here!r} looks secret ({found}), and every machine would hold it: leave it out"
+            if not there.startswith("/"):
+                return f"mounts: {there!r} is a path on the machines and starts with /"
+        return None

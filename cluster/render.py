@@ -1,0 +1,257 @@
+"""From the description of a cluster to the files that make it, checked before anybody sees them."""
+
+import json
+import math
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from cluster import manifest_checks
+from cluster.description import ClusterSettings, ray_version
+from cluster.machines import AWS, GCP, machine_type
+from cluster.resumable import resumable
+from envs.errors import UserError
+
+PACKAGES = ("envs", "rl_rec", "tuning", "cluster")
+"""What the image holds of the checkout."""
+
+_AMI = (
+    "aws ssm get-parameter --query Parameter.Value --output text --region {} --name "
+    "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
+)
+_DISK_IMAGES = "gcloud compute images list --project deeplearning-platform-release --no-standard-images"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something that makes clusters."""
+
+    summary: str
+    files: Mapping[str, str]
+    """File name to template."""
+    check: Callable[[str, str], None]
+    """Raises AssertionError or ValueError for a file, given its name and text, that the target would refuse."""
+    steps: Sequence[str]
+    """Commands from the files to a running job; FOLDER is where the files are."""
+    context: Callable[[ClusterSettings, Sequence[str]], Mapping[str, Any]] = lambda _settings, _command: {}
+    """What only its templates need."""
+    takes_command: bool = False
+    runner_machines: bool = True
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """The files of one target."""
+
+    target: str
+    files: Mapping[str, str]
+    fits: Mapping[str, Any]
+    trials: int
+    steps: Sequence[str]
+
+
+def render(target: str, settings: ClusterSettings, command: Sequence[str] = ()) -> Rendered:
+    """Render and check the files of ``target``.
+
+    Args:
+        target: a key of ``TARGETS``.
+        settings: the cluster.
+        command: the rl-rec command line of a target that brings a job.
+
+    Raises:
+        UserError: the description does not fit the target.
+    """
+    chosen = TARGETS[target]
+    if command and not chosen.takes_command:
+        takers = " and ".join(name for name, one in TARGETS.items() if one.takes_command)
+        raise UserError(f"{target} makes a cluster without a job: only {takers} take a command after --")
+    if settings.runners.machines and not chosen.runner_machines:
+        raise UserError(
+            f"{target} has nodes of one kind: set runners.machines=0; more worker.cpus bring more env runners"
+        )
+    fits = settings.fits()
+    context = {
+        "c": settings,
+        "target": target,
+        "title": chosen.summary,
+        "size": _size(settings, fixed=not chosen.runner_machines),
+        "fits": " ".join(f"--set {path}={value}" for path, value in fits.items()),
+        "trials": settings.trials,
+        "ray_version": ray_version(),
+        "rl_rec_version": _own_version(),
+        "image": f"{settings.image}:{ray_version()}",
+        "packages": PACKAGES,
+        **chosen.context(settings, command),
+    }
+    environment = Environment(
+        loader=PackageLoader("cluster"),
+        undefined=StrictUndefined,
+        comment_start_string="{##",  # bash counts with ${#name[@]}
+        comment_end_string="##}",
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["quoted"] = partial(
+        json.dumps, ensure_ascii=False
+    )  # JSON is YAML, whatever the text holds
+    files = {name: environment.get_template(source).render(context) for name, source in chosen.files.items()}
+    for name, text in files.items():
+        try:
+            chosen.check(name, text)
+        except ValueError as error:
+            raise UserError(f"{target} would refuse {name}: {error}") from None
+    return Rendered(target, files, fits, settings.trials, [step.format(**context) for step in chosen.steps])
+
+
+def _own_version() -> str:
+    try:
+        return version("rl-rec")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _size(settings: ClusterSettings, fixed: bool) -> str:
+    worker, runners = settings.worker, settings.runners
+    gpus = f", {_count(settings.gpus_per_worker, 'GPU')}" if settings.gpus else ""
+    workers = _count(settings.workers, "worker")
+    size = (
+        f"{workers if fixed else f'{settings.min_workers} to {workers}'} of {_count(worker.cpus, 'CPU')}, "
+        f"{worker.memory_gib} GiB{gpus}"
+    )
+    if not runners.machines:
+        return size
+    machines = f"{runners.min_machines} to {_count(runners.machines, 'runner machine')}"
+    return f"{size}; {machines} of {_count(runners.cpus, 'CPU')}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _aws(settings: ClusterSettings, _command: Sequence[str]) -> Mapping[str, Any]:
+    mine = settings.aws
+    if settings.gpus and mine.image_id is None:
+        raise UserError(
+            "aws.image_id is missing: GPUs need a machine image of the region with NVIDIA's driver; "
+            f"find one with: {_AMI.format(mine.region)}"
+        )
+    return {
+        "head_type": machine_type(AWS, settings.head, 0, mine.head_type),
+        "worker_type": machine_type(AWS, settings.worker, settings.gpus_per_worker, mine.worker_type),
+        "runner_type": machine_type(AWS, settings.runners, 0, mine.runner_type),
+    }
+
+
+def _gcp(settings: ClusterSettings, _command: Sequence[str]) -> Mapping[str, Any]:
+    mine = settings.gcp
+    if mine.project is None:
+        raise UserError("gcp.project is missing: the id of the project that pays, from: gcloud projects list")
+    if settings.gpus and mine.source_image is None:
+        raise UserError(
+            "gcp.source_image is missing: GPUs need a boot image with NVIDIA's driver, such as "
+            f"projects/deeplearning-platform-release/global/images/family/NAME; names: {_DISK_IMAGES}"
+        )
+    return {
+        "head_type": machine_type(GCP, settings.head, 0, mine.head_type),
+        "worker_type": machine_type(GCP, settings.worker, settings.gpus_per_worker, mine.worker_type),
+        "runner_type": machine_type(GCP, settings.runners, 0, mine.runner_type),
+        "source_image": mine.source_image
+        or "projects/deeplearning-platform-release/global/images/family/common-cpu",
+    }
+
+
+def _kubernetes(settings: ClusterSettings, command: Sequence[str]) -> Mapping[str, Any]:
+    labels = dict(label.split("=") for label in settings.kubernetes.gpu_nodes)
+    return {"gpu_nodes": labels}
+
+
+def _kubernetes_job(settings: ClusterSettings, command: Sequence[str]) -> Mapping[str, Any]:
+    # `ray job submit` splits and joins it again as a shell does.
+    entrypoint = shlex.join(resumable(command, settings.volume))
+    return {**_kubernetes(settings, command), "entrypoint": entrypoint}
+
+
+def _slurm(settings: ClusterSettings, command: Sequence[str]) -> Mapping[str, Any]:
+    limit_s = math.ceil(settings.job.hours * 3600)
+    if limit_s <= 300:
+        raise UserError(
+            f"job.hours={settings.job.hours:g} is {limit_s} s, and start and end take 300 s: take 0.1 or more"
+        )
+    hours, rest = divmod(limit_s, 3600)
+    minutes, seconds = divmod(rest, 60)
+    return {
+        "entrypoint": shlex.join(resumable(command)),
+        "limit_s": limit_s,
+        "time_limit": f"{hours:02}:{minutes:02}:{seconds:02}",
+    }
+
+
+_RAY_UP = (
+    "ray up FOLDER/cluster.yaml",
+    "ray exec FOLDER/cluster.yaml 'rl-rec sweep exploration-variance --simulator SIMULATOR --out RESULT'",
+    "ray dashboard FOLDER/cluster.yaml",
+    "ray down FOLDER/cluster.yaml",
+)
+
+TARGETS: Mapping[str, Target] = {
+    "aws": Target(
+        "A cluster on Amazon EC2, for `ray up`.",
+        {"cluster.yaml": "aws.yaml.j2"},
+        manifest_checks.check_ray_up,
+        _RAY_UP,
+        _aws,
+    ),
+    "gcp": Target(
+        "A cluster on Google Compute Engine, for `ray up`.",
+        {"cluster.yaml": "gcp.yaml.j2"},
+        manifest_checks.check_ray_up,
+        _RAY_UP,
+        _gcp,
+    ),
+    "kuberay": Target(
+        "A cluster on Kubernetes that stays, for the KubeRay operator.",
+        {"volume.yaml": "volume.yaml.j2", "cluster.yaml": "kuberay.yaml.j2"},
+        manifest_checks.check_kubernetes,
+        (
+            "kubectl apply --dry-run=server -f FOLDER",
+            "kubectl apply -f FOLDER/volume.yaml",
+            "kubectl apply -f FOLDER/cluster.yaml",
+            "kubectl -n {c.kubernetes.namespace} get raycluster {c.name} --watch",
+        ),
+        _kubernetes,
+    ),
+    "kuberay-job": Target(
+        "A job on Kubernetes with a cluster of its own, for the KubeRay operator.",
+        {"volume.yaml": "volume.yaml.j2", "job.yaml": "kuberay-job.yaml.j2"},
+        manifest_checks.check_kubernetes,
+        (
+            "kubectl apply --dry-run=server -f FOLDER",
+            "kubectl apply -f FOLDER/volume.yaml",
+            "kubectl apply -f FOLDER/job.yaml",
+            "kubectl -n {c.kubernetes.namespace} get rayjob {c.name} --watch",
+        ),
+        _kubernetes_job,
+        takes_command=True,
+    ),
+    "slurm": Target(
+        "A batch job with a cluster of its own, for Slurm.",
+        {"rl-rec.sbatch": "slurm.sbatch.j2"},
+        manifest_checks.check_bash,
+        ("sbatch FOLDER/rl-rec.sbatch", "squeue --me"),
+        _slurm,
+        takes_command=True,
+        runner_machines=False,
+    ),
+    "docker": Target(
+        "The image of every other target.",
+        {"Dockerfile": "Dockerfile.j2", "Dockerfile.dockerignore": "dockerignore.j2"},
+        manifest_checks.check_docker,
+        ("docker build -f FOLDER/Dockerfile -t {image} .", "docker push {image}"),
+    ),
+}

@@ -1,0 +1,112 @@
+"""`rl-rec cluster render`: the files that make a cluster, from one description."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import RenderableType
+from rich.text import Text
+
+from cluster.description import ClusterSettings
+from cluster.render import TARGETS, Rendered
+from cluster.render import render as render_files
+from envs.errors import UserError
+from rl_rec.cli.options import json_option, overwrite_option, set_option
+from rl_rec.cli.output import emit
+
+
+@click.group()
+def cluster() -> None:
+    """Make the files that make a cluster."""
+
+
+@cluster.command(
+    epilog="Examples: rl-rec cluster render kuberay --gpus 8 --workers 4 --out deploy/ray; "
+    "rl-rec cluster render slurm --gpus 4 --out deploy/slurm -- rl-rec sweep exploration-variance "
+    "--simulator work/sim --out work/sigma; "
+    "rl-rec cluster render docker --set image=registry.example.org/team/rl-rec --out deploy/image"
+)
+@click.argument("target", type=click.Choice([*TARGETS]))
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
+@click.option("--gpus", type=click.IntRange(0), help="GPUs of all workers together.")
+@click.option("--workers", type=click.IntRange(1), help="Workers at most.")
+@click.option("--min-workers", type=click.IntRange(0), help="Workers that stay when nothing runs.")
+@click.option("--name", help="The cluster's name.")
+@click.option("--config", type=click.Path(path_type=Path), help="A YAML file of settings, below the options.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The folder to write; files are printed without it."
+)
+@set_option
+@overwrite_option
+@json_option
+def render(
+    target: str,
+    command: tuple[str, ...],
+    gpus: int | None,
+    workers: int | None,
+    min_workers: int | None,
+    name: str | None,
+    config: Path | None,
+    out: Path | None,
+    assignments: Sequence[str],
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Render and check the files of TARGET: aws and gcp (`ray up`), kuberay, kuberay-job, slurm, docker.
+
+    All come from one description, so that a cluster is the same wherever it runs; a description that does not
+    add up is refused. Each file says which settings of rl-rec train and sweep fit the cluster. COMMAND is the
+    job of kuberay-job and slurm, an rl-rec command line; started again, it goes on from its checkpoints.
+    docs/clusters.md walks from zero to a job for each target, docs/security.md says what each exposes.
+    """
+    from envs.files import new_directory
+    from tuning.sweep_files import read_yaml
+
+    values = {} if config is None else read_yaml(config)
+    if not isinstance(values, Mapping):
+        raise UserError(f"{config} holds no settings of a cluster: name them, such as gpus: 8")
+    settings = ClusterSettings.from_mapping(values, "" if config is None else str(config))
+    fields = {"gpus": gpus, "workers": workers, "min_workers": min_workers, "name": name}
+    pairs = [f"{field}={value}" for field, value in fields.items() if value is not None]
+    result = render_files(target, settings.with_overrides([*assignments, *pairs]), command)
+    if out is not None:
+        with new_directory(out, overwrite=overwrite) as draft:
+            for file, text in result.files.items():
+                (draft / file).write_text(text)
+    elif overwrite:
+        raise UserError("--overwrite without --out: nothing is written")
+    if out is None and not as_json:
+        _print_files(result)
+    else:
+        emit(describe(result, out), as_json, _written)
+
+
+def describe(result: Rendered, out: Path | None) -> dict[str, Any]:
+    """The whole result as plain data: the files' texts where they were not written."""
+    where = "FOLDER" if out is None else shlex.quote(str(out))
+    return {
+        "target": result.target,
+        "files": dict(result.files) if out is None else [str(out / name) for name in result.files],
+        "fits": dict(result.fits),
+        "trials_at_once": result.trials,
+        "next": [step.replace("FOLDER", where) for step in result.steps],
+    }
+
+
+def _print_files(result: Rendered) -> None:
+    """Verbatim: what is printed may be piped to a file or to ``kubectl apply -f -``."""
+    for name, text in result.files.items():
+        if len(result.files) > 1:
+            click.echo(f"# ---- {name}")
+        click.echo(text, nl=False)
+
+
+def _written(described: Mapping[str, Any]) -> RenderableType:
+    fits = " ".join(f"--set {path}={value}" for path, value in described["fits"].items())
+    lines = [
+        *(f"wrote {file}" for file in described["files"]),
+        f"fits: {fits} --parallel {described['trials_at_once']}",
+    ]
+    return Text("\n".join([*lines, "next:", *(f"  {step}" for step in described["next"])]))

@@ -1,0 +1,259 @@
+"""`rl-rec cluster render`: one description, what it adds up to, and what the files of all targets share."""
+
+import json
+import re
+import shlex
+import subprocess
+from dataclasses import replace
+
+import pytest
+import yaml
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from cluster.description import ClusterSettings
+from cluster.render import TARGETS
+from cluster.render_cli import cluster as verb
+from cluster.resumable import resumable
+from envs.errors import UserError
+from rl_rec.agents import find_agent
+from rl_rec.resources import Processes, left_over
+from tests.cluster.manifests import ROOT, SWEEP, rendered
+
+
+def locked(package: str) -> str:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    return next(line.removeprefix(f"{package}==") for line in lines if line.startswith(f"{package}=="))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_version_of_ray_is_the_pinned_one(target):
+    text = "".join(rendered(target, "slurm.container=a.sif").values())
+    versions = re.findall(r"(?:rl-rec:|rayproject/ray:|rayVersion: \"|ray.__version__ == ')(\d[\d.]*\d)", text)
+    assert set(versions) == {locked("ray")}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("gpus", [0, 4])
+def test_every_target_is_accepted_by_its_receiver_whatever_is_set(target, gpus):
+    more = ["workers=4", "min_workers=1", f"gpus={gpus}", "trial.per_gpu=2", "spot=false", "name=mine"]
+    more += ["kubernetes.auth_secret=mine", "kubernetes.storage_class=efs", "kubernetes.gpu_nodes=a.b/c=d"]
+    more += ["kubernetes.egress=10.0.0.0/8,10.1.0.0/16", "aws.security_groups=sg-1", "aws.subnets=subnet-1"]
+    more += ["aws.head_profile=p", "slurm.partition=gpu", "slurm.account=me", "slurm.container=a.sif"]
+    if TARGETS[target].runner_machines:
+        more.append("runners.machines=3")
+    assert rendered(target, *more)  # render checks
+
+
+@pytest.mark.parametrize("target", set(TARGETS) - {"docker"})
+def test_usage_statistics_are_off_and_the_token_is_on(target):
+    text = str(rendered(target))
+    assert "disable-usage-stats" in text and "RAY_USAGE_STATS_ENABLED" in text
+    assert "RAY_AUTH_MODE=token" in text or "mode: token" in text
+
+
+@pytest.mark.parametrize("target", set(TARGETS) - {"docker"})
+def test_the_dashboard_listens_on_loopback_unless_an_operator_must_ask_it(target):
+    hosts = re.findall(r"dashboard-host[=:]\s?([\d.]+)", str(rendered(target)))
+    assert hosts == (["0.0.0.0"] if target == "kuberay-job" else ["127.0.0.1"])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_no_file_holds_a_secret(target):
+    # Nothing that looks like a key or a token: only where one is, and how one is made.
+    assert not re.search(r"\b[0-9a-f]{32,}\b|AKIA|BEGIN .*KEY|auth_token[\"']?\s*[:=]", str(rendered(target)))
+
+
+sizes = st.integers(1, 24)
+
+
+@given(
+    st.integers(1, 4),
+    st.integers(0, 3),
+    sizes,
+    st.integers(0, 3),
+    sizes,
+    st.integers(1, 3),
+    sizes,
+    st.integers(1, 5),
+)
+def test_the_settings_that_fit_do_fit_and_leave_no_room_for_another_env_runner(
+    workers, gpus, cpus, machines, machine_cpus, per_gpu, learner_cpus, runner_cpus
+):
+    values = {
+        "workers": workers,
+        "gpus": gpus * workers,
+        "worker": {"cpus": cpus},
+        "runners": {"machines": machines, "cpus": machine_cpus},
+        "trial": {"per_gpu": per_gpu, "cpus": learner_cpus, "runner_cpus": runner_cpus},
+    }
+    assume(max(gpus * per_gpu, 1) * learner_cpus <= cpus)
+    cluster = ClusterSettings.from_mapping(values)
+    fits = [f"{path}={value}" for path, value in cluster.fits().items()]
+    run = find_agent("hac").train_settings().with_overrides(fits)
+    machine = [(machine_cpus, 0)] * machines
+    if gpus:  # they alone keep every learner on a worker, whatever Ray places first
+        assert left_over([*run.reservation] * cluster.trials, [(cpus, gpus)] * workers + machine) is None
+    beside = [(cpus - cluster.trials_per_worker * learner_cpus, 0)] * workers + machine
+    runners = Processes("env runners", cluster.trials * run.rollout.runners, runner_cpus)
+    assert left_over([runners], beside) is None
+    assert left_over([replace(runners, count=runners.count + cluster.trials)], beside) is not None
+
+
+@pytest.mark.parametrize(
+    ("assignments", "problem"),
+    [
+        (["gpus=8", "workers=3"], r"8 / 3 = 2\.67 is not whole; take workers=1 or 2 or 4 or 8"),
+        (["min_workers=5", "workers=2"], "min_workers=5 is more than workers=2"),
+        (["runners.machines=1", "runners.min_machines=2"], "min_machines=2 is more than machines=1"),
+        (["gpus=4", "worker.cpus=2"], r"4 \* trial.cpus=1 = 4 CPUs, it has worker.cpus=2"),
+        (["trial.runners=20"], r"1 \* 20 = 20 env runners .* 1 \* 7 \+ 0 = 7 fit"),
+        (["worker.object_store_gib=20"], "32 / 2 = 16 at most"),
+        (["workers=-1"], "greater than or equal to 1, got '-1'"),
+        (["worker.cpu=3"], "did you mean 'worker.cpus'"),
+        (["mounts./home/ray/x=~/.aws"], r"'~/.aws' looks secret \(.aws\)"),
+        (["mounts.x=data"], "starts with /"),
+        (["kubernetes.gpu_nodes=l4"], "takes key=value"),
+    ],
+)
+def test_numbers_that_do_not_add_up_are_refused_with_the_arithmetic(assignments, problem):
+    with pytest.raises(UserError, match=problem):
+        ClusterSettings().with_overrides(assignments)
+
+
+@pytest.mark.parametrize(
+    ("target", "assignments", "problem"),
+    [
+        ("aws", ["aws.worker_type=g6.xlarge"], "8 CPUs on a g6.xlarge, which has 4"),
+        ("aws", ["gpus=2"], "no known machine has 2 GPUs, .* have 0, 1, 4, 8 GPUs"),
+        ("aws", ["worker.cpus=200"], "with 1 GPUs have at most 64 CPUs"),
+        ("gcp", ["gpus=3"], "no known machine has 3 GPUs"),
+        ("aws", ["aws.image_id=none"], "aws ssm get-parameter .* --region us-west-2"),
+        ("gcp", ["gcp.project=none"], "gcloud projects list"),
+        ("gcp", ["gcp.source_image=none"], "gcloud compute images list"),
+        ("slurm", ["runners.machines=1"], "slurm has nodes of one kind"),
+        ("slurm", ["job.hours=0.05"], "is 180 s"),
+    ],
+)
+def test_what_a_target_cannot_make_is_refused(target, assignments, problem):
+    with pytest.raises(UserError, match=problem):
+        rendered(target, *assignments)
+
+
+def test_a_chosen_machine_type_is_taken():
+    nodes = yaml.safe_load(rendered("aws", "aws.worker_type=g6.16xlarge")["cluster.yaml"])[
+        "available_node_types"
+    ]
+    assert nodes["worker"]["node_config"]["InstanceType"] == "g6.16xlarge"
+    assert nodes["head"]["node_config"]["InstanceType"] == "m7i.large"
+
+
+def test_a_train_command_goes_on_once_its_run_is_there(tmp_path):
+    out = tmp_path / "my run"
+    command = ["rl-rec", "train", "hac", "--simulator", "sim", "--out", str(out)]
+    again = resumable(command, str(tmp_path))
+    stand_in = tmp_path / "rl-rec"
+    stand_in.write_text('#!/bin/sh\nfor word; do echo "$word"; done\n')
+    stand_in.chmod(0o755)
+
+    def ran() -> list[str]:
+        # As Ray does: split like a shell, joined, and given to a shell.
+        text = shlex.join(shlex.split(shlex.join(again)))
+        environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+        done = subprocess.run(text, shell=True, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+    assert ran() == command[1:]
+    out.mkdir()
+    (out / "run.json").touch()
+    assert ran() == ["train", "--resume", str(out)]
+
+
+def test_a_sweep_goes_on_and_other_commands_are_left_alone():
+    assert resumable(SWEEP)[-2:] == ["--if-exists", "resume"]
+    assert resumable([*SWEEP, "--if-exists=restart"]) == [*SWEEP, "--if-exists=restart"]
+    assert resumable(["rl-rec", "bench", "replay"]) == ["rl-rec", "bench", "replay"]
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        ([], "give the command after --"),
+        (["python", "x.py"], "give the command after --"),
+        (["rl-rec", "train", "hac"], "names no --out"),
+        (["rl-rec", "train", "hac", "--out", "runs/hac"], "--out runs/hac is not on the volume /mnt"),
+        (["rl-rec", "train", "hac", "--out=/mnt2/hac"], "is not on the volume /mnt"),
+    ],
+)
+def test_a_command_whose_results_would_be_lost_is_refused(command, problem):
+    with pytest.raises(UserError, match=problem):
+        resumable(command, "/mnt")
+
+
+def run(*arguments: str) -> None:
+    verb.main([*map(str, arguments)], standalone_mode=False)
+
+
+def test_a_target_that_brings_no_job_takes_no_command():
+    with pytest.raises(UserError, match="only kuberay-job and slurm take a command"):
+        run("render", "kuberay", "--", *SWEEP)
+
+
+def test_files_are_written_whole_and_replaced_only_when_asked(tmp_path, capsys):
+    out = tmp_path / "deploy"
+    run("render", "kuberay", "--gpus", 8, "--workers", 4, "--out", out)
+    text = capsys.readouterr().out
+    assert f"kubectl apply -f {out}/cluster.yaml" in text and "--set rollout.runners=3" in text
+    assert "2 GPUs" in (out / "cluster.yaml").read_text()
+    with pytest.raises(UserError, match="exists already"):
+        run("render", "kuberay", "--out", out)
+    with pytest.raises(UserError, match="not whole"):
+        run("render", "kuberay", "--gpus", 3, "--workers", 2, "--out", tmp_path / "other")
+    run("render", "docker", "--out", out, "--overwrite")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "Dockerfile",
+        "Dockerfile.dockerignore",
+        "deploy",
+    ]
+
+
+def test_one_document_for_programs(tmp_path, capsys):
+    run("render", "kuberay", "--gpus", 2, "--json")
+    result = json.loads(capsys.readouterr().out)
+    assert result["fits"]["device"] == "cuda" and result["trials_at_once"] == 2
+    assert [document["kind"] for document in yaml.safe_load_all(result["files"]["cluster.yaml"])][
+        -1
+    ] == "RayCluster"
+    run("render", "kuberay", "--out", tmp_path / "x", "--json")
+    names = json.loads(capsys.readouterr().out)["files"]
+    assert names == [str(tmp_path / "x" / name) for name in ("volume.yaml", "cluster.yaml")]
+
+
+def test_a_file_of_settings_is_below_the_options(tmp_path, capsys):
+    path = tmp_path / "cluster.yaml"
+    path.write_text("gpus: 4\nworkers: 2\nkubernetes:\n  namespace: team\n")
+    run("render", "kuberay", "--config", path, "--workers", 4)
+    text = capsys.readouterr().out
+    assert "namespace: team" in text and "maxReplicas: 4" in text
+    path.write_text("gpu: 4\n")
+    with pytest.raises(UserError, match=f"{path}.gpu'; did you mean '{path}.gpus'"):
+        run("render", "kuberay", "--config", path)
+    path.write_text("- gpus\n")
+    with pytest.raises(UserError, match="holds no settings of a cluster"):
+        run("render", "kuberay", "--config", path)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_setting_that_shows_is_named_in_a_comment(target):
+    """Who reads a file knows which setting to change: a setting named in a comment exists."""
+    comments = re.findall(r"#(.*)", "\n".join(rendered(target, "runners.machines=0").values()))
+    named = {name for line in comments for name in re.findall(r"\(((?:[a-z_]+\.)+[a-z_]+)\)", line)}
+    assert named or target == "docker"
+    for name in named:
+        with pytest.raises(UserError, match=r"^(?!unknown setting)"):
+            ClusterSettings().with_overrides([f"{name}.x=1"])
+
+
+def test_the_verb_is_registered_and_its_data_packaged():
+    text = (ROOT / "setup.cfg").read_text()
+    assert "cluster = cluster.render_cli:cluster" in text and "schemas/*" in text and "templates/*" in text
