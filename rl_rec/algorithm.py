@@ -33,6 +33,7 @@ from rl_rec.replay import Replay
 from rl_rec.rl_module import RecommenderModule
 from rl_rec.stopwatch import StopWatch
 from rl_rec.train_settings import TrainSettings
+from rl_rec.unsaved import GoesOnUnsaved
 
 _STATE = "off_policy"
 
@@ -124,7 +125,7 @@ class OffPolicyConfig(AlgorithmConfig):
         }
 
 
-class OffPolicyAlgorithm(Algorithm):
+class OffPolicyAlgorithm(GoesOnUnsaved, Algorithm):
     """Collects, stores and learns, with the replay ratio held exactly in every mode."""
 
     config: OffPolicyConfig
@@ -248,7 +249,13 @@ class OffPolicyAlgorithm(Algorithm):
         ended = before < self._settings.steps <= self.collected
         if every and (ended or self.collected // every > before // every):
             result[names.EVALUATION] = self.evaluate_validation()
+        self.note_unsaved(result)
         return result
+
+    @property
+    def trained(self) -> bool:
+        """Whether all user-steps are done."""
+        return self.collected >= self._settings.steps
 
     def evaluate_validation(self) -> dict[str, float]:
         """Greedy figures on validation users, the same users each time."""
