@@ -66,7 +66,7 @@ class WorkingCopy:
                 self.path,
             )
             for name in self._there.keys() - there.keys():
-                self._drop(self.path / name)
+                _drop(self.path, name)
             self._there, self._here = there, self._look()
 
     def push(self) -> None:
@@ -112,12 +112,6 @@ class WorkingCopy:
                 found[path.relative_to(self.path).as_posix()] = (status.st_size, status.st_mtime_ns)
         return found
 
-    def _drop(self, path: Path) -> None:
-        path.unlink(missing_ok=True)
-        with suppress(OSError):  # the first folder that is not empty
-            for folder in path.relative_to(self.path).parents:
-                (self.path / folder).rmdir()
-
     def _upload(self, name: str) -> None:
         target = f"{self._root}/{name}"
 
@@ -134,6 +128,8 @@ class WorkingCopy:
         def attempt() -> None:
             with suppress(FileNotFoundError):
                 self._filesystem.delete_file(f"{self._root}/{name}")
+            if self._filesystem.type_name == "local":
+                _drop(Path(self._root), name)
 
         again(attempt, f"{self._root}/{name}")
 
@@ -143,6 +139,14 @@ class WorkingCopy:
             yield
         except OSError as error:
             raise explain(self.url, error) from None
+
+
+def _drop(root: Path, name: str) -> None:
+    """Remove a file, and the folders that it leaves empty: object stores have none such."""
+    (root / name).unlink(missing_ok=True)
+    with suppress(OSError):  # the first that is not empty
+        for folder in Path(name).parents:
+            (root / folder).rmdir()
 
 
 @contextmanager

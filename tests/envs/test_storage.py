@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -232,7 +233,11 @@ def test_what_is_done_in_a_working_copy_is_done_to_the_folder(bucket, url, tmp_p
         (copy / "part" / "b.bin").write_bytes(b"new")
         (copy / "more").mkdir()
         (copy / "more" / "c.txt").write_text("c")
+        (copy / "empty").mkdir()
     assert contents(bucket) == {"part/b.bin": b"new", "more/c.txt": b"c"}
+    with working_copy(url) as copy:
+        shutil.rmtree(copy / "more")
+    assert {path.name for path in bucket.iterdir()} == {"part"}
     assert not list((tmp_path / "cache" / "work").iterdir())
 
 
