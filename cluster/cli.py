@@ -9,7 +9,15 @@ import click
 
 from cluster.options import track_option
 from envs.errors import UserError
-from rl_rec.cli.options import device_option, json_option, overwrite_option, set_option
+from envs.storage.location import Location, shown
+from rl_rec.cli.options import (
+    FOLDER,
+    device_option,
+    json_option,
+    local_folders,
+    overwrite_option,
+    set_option,
+)
 from rl_rec.cli.output import console, emit
 from rl_rec.cli.progress import reporting
 
@@ -19,19 +27,20 @@ from rl_rec.cli.progress import reporting
     "--set agent.exploration.sigma=0.2"
 )
 @click.argument("algorithm", required=False)
-@click.option("--simulator", type=click.Path(path_type=Path), help="A folder that rl-rec simulator fit wrote.")
+@click.option("--simulator", type=FOLDER, help="A folder that rl-rec simulator fit wrote.")
 @click.option("--steps", type=click.IntRange(min=1), help="User-steps to collect.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of all randomness.")
-@click.option("--out", type=click.Path(path_type=Path), help="The run folder to write.")
-@click.option("--resume", "resume_path", type=click.Path(path_type=Path), help="Go on with this run instead.")
+@click.option("--out", type=FOLDER, help="The run folder to write.")
+@click.option("--resume", "resume_path", type=FOLDER, help="Go on with this run instead.")
 @click.option("--address", help="A running Ray cluster; by default Ray is started here.")
 @set_option
 @click.option("--device", help="Where to compute: cpu or cuda.")
 @track_option
 @json_option
+@local_folders(writes=("resume_path",), creates=("out",))
 def train(
     algorithm: str | None,
-    simulator: Path | None,
+    simulator: Location | None,
     steps: int | None,
     seed: int | None,
     out: Path | None,
@@ -48,7 +57,7 @@ def train(
     item-a2c, supervised, supervised-offline. Each has a page in rl_rec/.
 
     The run folder holds configuration, versions, commit, data fingerprint and seed (run.json), results,
-    TensorBoard events, checkpoints and a picture of the learning curve.
+    TensorBoard events, checkpoints and a picture of the learning curve. Folders may be URLs (docs/storage.md).
     """
     new = {"ALGORITHM": algorithm, "--simulator": simulator, "--out": out}
     if resume_path is not None:
@@ -73,7 +82,9 @@ def train(
         run = RunFolder(resume_path)
         settings = run.settings
         if run.finished:
-            console.print(f"{resume_path} is finished already: {settings.steps:,} user-steps", soft_wrap=True)
+            console.print(
+                f"{shown(resume_path)} is finished already: {settings.steps:,} user-steps", soft_wrap=True
+            )
             emit(summarise(run), as_json)
             return
     else:
@@ -111,7 +122,7 @@ def train(
                     run = training.train(agent, simulator, settings, path, progress, trackers)
     except KeyboardInterrupt:
         if path.exists():
-            console.print(f"go on with: rl-rec train --resume {path}", markup=False, soft_wrap=True)
+            console.print(f"go on with: rl-rec train --resume {shown(path)}", markup=False, soft_wrap=True)
         raise
     picture = draw_learning_curve(run)
     emit(summarise(run) | {"learning_curve": str(picture)}, as_json)

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from cluster.options import track_option
 from envs.errors import UserError
-from rl_rec.cli.options import json_option, set_option
+from envs.storage.location import Location, shown
+from rl_rec.cli.options import FOLDER, json_option, local_folders, set_option
 from rl_rec.cli.output import console, emit
 from rl_rec.cli.progress import reporting
 
@@ -27,9 +28,9 @@ _DEFAULTS: Mapping[str, Any] = {"seeds": 5, "episodes": 2048, "split": "test"}
     "--serve same: --serve short:world.max_steps=10"
 )
 @click.argument("algorithm", required=False)
-@click.option("--simulator", type=click.Path(path_type=Path), help="A folder that rl-rec simulator fit wrote.")
-@click.option("--out", type=click.Path(path_type=Path), help="The folder to write.")
-@click.option("--resume", "resume_path", type=click.Path(path_type=Path), help="Go on with this study instead.")
+@click.option("--simulator", type=FOLDER, help="A folder that rl-rec simulator fit wrote.")
+@click.option("--out", type=FOLDER, help="The folder to write.")
+@click.option("--resume", "resume_path", type=FOLDER, help="Go on with this study instead.")
 @click.option(
     "--variant",
     "variants",
@@ -70,9 +71,10 @@ _DEFAULTS: Mapping[str, Any] = {"seeds": 5, "episodes": 2048, "split": "test"}
 @set_option
 @track_option
 @json_option
+@local_folders(writes=("resume_path",), creates=("out",))
 def study(
     algorithm: str | None,
-    simulator: Path | None,
+    simulator: Location | None,
     out: Path | None,
     resume_path: Path | None,
     variants: Sequence[str],
@@ -114,7 +116,7 @@ def study(
         path = resume_path
         plan, _ = read_plan(path)
         if (done := studies.finished(path)) is not None:
-            console.print(f"{path} is finished already", markup=False, soft_wrap=True)
+            console.print(f"{shown(path)} is finished already", markup=False, soft_wrap=True)
             emit(done, as_json, render)
             return
     else:
@@ -138,11 +140,13 @@ def study(
                 result = studies.study(plan, path, parallel, reporting, trackers)
     except KeyboardInterrupt:
         if path.exists():
-            console.print(f"go on with: rl-rec study --resume {path}", markup=False, soft_wrap=True)
+            console.print(f"go on with: rl-rec study --resume {shown(path)}", markup=False, soft_wrap=True)
         raise
     emit(result, as_json, render)
     for trial, problem in result["failed"].items():
-        notice = f"error: trial {trial} failed: {problem} (try it again with: rl-rec study --resume {path})"
+        notice = (
+            f"error: trial {trial} failed: {problem} (try it again with: rl-rec study --resume {shown(path)})"
+        )
         console.print(notice, markup=False, soft_wrap=True)
     if result["failed"]:
         raise click.exceptions.Exit(1)
@@ -150,7 +154,7 @@ def study(
 
 def _plan(
     algorithm: str,
-    simulator: Path,
+    simulator: Location,
     variants: Sequence[str],
     worlds: Sequence[str],
     serves: Sequence[str],

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from cluster.options import track_option
 from envs.errors import UserError
-from rl_rec.cli.options import json_option, overwrite_option, set_option
+from envs.storage.location import Location, shown
+from rl_rec.cli.options import FOLDER, json_option, local_folders, overwrite_option, set_option
 from rl_rec.cli.output import console, emit
 from rl_rec.cli.progress import reporting
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     epilog="Example: rl-rec sweep exploration-variance --simulator work/sim --out work/sigma --seeds 5"
 )
 @click.argument("name", required=False, metavar="[NAME|FILE]")
-@click.option("--simulator", type=click.Path(path_type=Path), help="A folder that rl-rec simulator fit wrote.")
-@click.option("--out", type=click.Path(path_type=Path), help="The folder to write.")
+@click.option("--simulator", type=FOLDER, help="A folder that rl-rec simulator fit wrote.")
+@click.option("--out", type=FOLDER, help="The folder to write.")
 @click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0, 1, ...: how many; the sweep's by default.")
 @click.option("--steps", type=click.IntRange(min=1), help="User-steps of each trial; the sweep's by default.")
 @click.option(
@@ -51,9 +52,10 @@ if TYPE_CHECKING:
 @set_option
 @track_option
 @json_option
+@local_folders(writes=("out",))
 def sweep(
     name: str | None,
-    simulator: Path | None,
+    simulator: Location | None,
     out: Path | None,
     seeds: int | None,
     steps: int | None,
@@ -160,7 +162,7 @@ def _run(
     emit({**result, "report": report}, as_json, render)
     for answer in report["answers"].values():
         console.print(answer, markup=False, soft_wrap=True)
-    console.print(f"report: {report['page']}", markup=False, soft_wrap=True)
+    console.print(f"report: {shown(report['page'])}", markup=False, soft_wrap=True)
     for trial, problem in result["failed"].items():
         console.print(f"error: trial {trial} failed: {problem}", markup=False, soft_wrap=True)
     if result["failed"]:
@@ -223,20 +225,28 @@ def _listing(questions: Mapping[str, Any]) -> Table:
 
 
 @click.command(epilog="Example: rl-rec report work/sigma --out work/sigma-report")
-@click.argument("folders", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="FOLDER...")
-@click.option("--out", type=click.Path(path_type=Path), help="The folder to write; FOLDER/report by default.")
+@click.argument("folders", type=FOLDER, nargs=-1, required=True, metavar="FOLDER...")
+@click.option("--out", type=FOLDER, help="The folder to write; FOLDER/report by default.")
 @overwrite_option
 @json_option
-def report(folders: tuple[Path, ...], out: Path | None, overwrite: bool, as_json: bool) -> None:
+def report(folders: tuple[Location, ...], out: Location | None, overwrite: bool, as_json: bool) -> None:
     """Write the report of a finished sweep or study: one HTML page, Markdown, pictures and their numbers.
 
     Several FOLDERs hold the same variants in other worlds (simulators fitted with other seeds or shapes): says
     whether they rank alike, with Kendall's tau and its interval over seeds; --out keeps it as agreement.json.
     """
+    if out is None and len(folders) == 1:
+        out = folders[0] / "report"
+    _report(folders=folders, out=out, overwrite=overwrite, as_json=as_json)
+
+
+@local_folders(reads=("folders",), writes=("out",))
+def _report(folders: tuple[Path, ...], out: Path | None, overwrite: bool, as_json: bool) -> None:
     if len(folders) == 1:
         from tuning.report import write_report
 
-        emit(write_report(folders[0], out or folders[0] / "report", overwrite), as_json)
+        assert out is not None
+        emit(write_report(folders[0], out, overwrite), as_json)
         return
     from envs.files import new_directory, write_json
     from rl_rec.json_values import json_value

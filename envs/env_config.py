@@ -1,6 +1,5 @@
 """What an environment is made from: one strict configuration for every agent library."""
 
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -10,7 +9,7 @@ from pydantic import Field, InstanceOf, model_validator
 from typing_extensions import Self
 
 from envs.errors import UserError
-from envs.settings import Settings
+from envs.settings import LocationField, Settings
 from envs.world import World
 from envs.world_settings import WorldSettings
 
@@ -23,8 +22,8 @@ ObservationName = Literal["dict", "features"]
 class EnvConfig(Settings):
     """Keyword arguments of the environments, and keys of RLlib's ``env_config``."""
 
-    simulator: Path | None = None
-    """Simulator folder (``rl-rec simulator fit``); absolute under Tune, which changes directories."""
+    simulator: LocationField | None = None
+    """Simulator folder (``rl-rec simulator fit``) or URL; absolute under Tune, which changes directories."""
     world: InstanceOf[World] | None = None
     """An already loaded world, instead of ``simulator``: shared by all environments that are given it."""
     settings: WorldSettings = WorldSettings()

@@ -2,12 +2,19 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args, get_origin
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, InstanceOf, PlainSerializer, ValidationError
 from typing_extensions import Self
 
 from envs.errors import UserError
+from envs.storage.location import Url, location
+
+LocationField: TypeAlias = Annotated[
+    Path | InstanceOf[Url], BeforeValidator(location), PlainSerializer(str, when_used="json")
+]
+"""The type of a setting that names a folder: a path or a URL."""
 
 
 class Settings(BaseModel):

@@ -19,6 +19,8 @@ from envs.files import new_directory, read_json, write_json
 from envs.fit import FitReport, FitSettings
 from envs.fit_ensemble import FittedEnsemble
 from envs.response import FrozenResponse, ResponseModel
+from envs.storage.location import Location, location
+from envs.storage.snapshots import fetch
 from envs.world import Population, World
 
 _DESCRIPTION = "simulator.json"
@@ -140,13 +142,13 @@ class FittedWorld:
         )
 
 
-def load(path: Path) -> FittedWorld:
-    """Read a folder that ``save`` wrote.
+def load(place: Location | str) -> FittedWorld:
+    """Read a folder that ``save`` wrote; one behind a URL is fetched once per node.
 
     Raises:
         UserError: not a simulator, or one that is damaged.
     """
-    path = Path(path)
+    path = fetch(location(place))
     description = read_json(path / _DESCRIPTION, "a simulator (make one with: rl-rec simulator fit)")
     if not isinstance(description, dict) or description.get("version") != _VERSION:
         raise UserError(f"{path / _DESCRIPTION} does not describe a simulator of this release: fit it again")

@@ -34,6 +34,7 @@ from rl_rec.replay import Replay
 from rl_rec.rl_module import RecommenderModule
 from rl_rec.stopwatch import StopWatch
 from rl_rec.train_settings import TrainSettings
+from rl_rec.unsaved import GoesOnUnsaved
 
 _STATE = "off_policy"
 
@@ -136,7 +137,7 @@ class OffPolicyConfig(AlgorithmConfig):
         }
 
 
-class OffPolicyAlgorithm(Algorithm):
+class OffPolicyAlgorithm(GoesOnUnsaved, Algorithm):
     """Collects, stores and learns, with the replay ratio held exactly in every mode."""
 
     config: OffPolicyConfig
@@ -258,7 +259,13 @@ class OffPolicyAlgorithm(Algorithm):
         ended = before < self._settings.steps <= self.collected
         if every and (ended or self.collected // every > before // every):
             result[names.EVALUATION] = self.evaluate_validation()
+        self.note_unsaved(result)
         return result
+
+    @property
+    def trained(self) -> bool:
+        """Whether all user-steps are done."""
+        return self.collected >= self._settings.steps
 
     def evaluate_validation(self) -> dict[str, float]:
         """Greedy figures on validation users, the same users each time."""

@@ -25,3 +25,6 @@ REPLAY_RATIO = "replay_ratio"
 UPDATES_LIFETIME = "num_updates_lifetime"
 USER_STEPS_PER_S = "user_steps_per_s"
 ROLLOUT_S, REPLAY_S, UPDATE_S, SYNC_S = "time/rollout_s", "time/replay_s", "time/update_s", "time/sync_s"
+
+UNSAVED = "checkpoint_unsaved"
+"""In the result after a checkpoint that could not be stored: why."""

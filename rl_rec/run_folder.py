@@ -14,6 +14,7 @@ from typing import Any
 
 from envs.errors import UserError
 from envs.files import read_json, write_json
+from envs.storage.location import Location, location
 from envs.world import World
 from envs.world_settings import WorldSettings
 from rl_rec.agents import Agent, find_agent
@@ -46,7 +47,7 @@ class RunFolder:
         try:
             config = described["config"]
             self.agent: Agent = find_agent(config["algorithm"])
-            self.simulator = Path(config["simulator"])
+            self.simulator: Location = location(config["simulator"])
             values: dict[str, Any] = {**config["settings"]}
         except (KeyError, TypeError):
             raise UserError(f"{self.path / RUN_FILE} does not describe a training run") from None

@@ -32,10 +32,11 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
+def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A local Ray with two CPUs, shared by all tests marked ``ray``."""
     import ray  # seconds: only the tests that ask for it wait
 
+    os.environ["RL_REC_CACHE"] = str(tmp_path_factory.mktemp("cache"))  # of the workers too
     ray.init(
         num_cpus=2,
         include_dashboard=False,

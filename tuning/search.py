@@ -8,7 +8,6 @@ has never seen: the best of many noisy figures flatters itself.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +17,7 @@ from typing_extensions import Self
 from envs.data.dataset import Split
 from envs.errors import UserError
 from envs.settings import Settings, assignment
+from envs.storage.location import Location
 from envs.world_folder import FittedWorld
 from rl_rec.agents import Agent, find_agent
 from rl_rec.resources import Reservation
@@ -158,7 +158,7 @@ class Search(Experiment):
         raise UserError(f"the space of {self.name} hardly has {self.trials} points: widen it, or lower trials")
 
     def plan(
-        self, simulator: Path, split: Split = Split.TEST, assignments: Sequence[str] = (), **fields: Any
+        self, simulator: Location, split: Split = Split.TEST, assignments: Sequence[str] = (), **fields: Any
     ) -> "SearchPlan":
         """The search on a simulator; arguments as of ``Sweep.plan``, ``split`` of the second stage.
 
@@ -170,14 +170,14 @@ class Search(Experiment):
         for path in (text.partition("=")[0].strip() for text in (*search.set, *assignments)):
             if path in ("steps", "seed"):
                 raise UserError(f"{path} belongs to the search {self.name} itself, not to its settings")
-        return SearchPlan(Path(simulator), search, split, tuple(assignments))
+        return SearchPlan(simulator, search, split, tuple(assignments))
 
 
 @dataclass(frozen=True)
 class SearchPlan:
     """A search on a simulator."""
 
-    simulator: Path
+    simulator: Location
     search: Search
     split: Split
     """Whose users the second stage is evaluated on; the search itself looks at validation users."""

@@ -6,7 +6,6 @@ SEARCH/search.json           every candidate with its score; there once the firs
 SEARCH/finals/               the second stage, a study
 """
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,8 @@ from envs.data.dataset import Split
 from envs.errors import UserError
 from envs.files import read_json, write_json
 from envs.progress import Progress
+from envs.storage.filesystem import store_json
+from envs.storage.location import location
 from envs.world_folder import FittedWorld
 from rl_rec.json_values import json_value
 from rl_rec.metrics import EVALUATION
@@ -117,7 +118,7 @@ def read_search(out: Path) -> tuple[SearchPlan, str | None]:
     try:
         config = described["config"]
         plan = SearchPlan(
-            Path(config["simulator"]),
+            location(config["simulator"]),
             Search.from_mapping(config["search"], where=str(out / RUN_FILE)),
             Split[config["split"].upper()],
             tuple(config["assignments"]),
@@ -287,8 +288,8 @@ class _Endings(Callback):
         """Called by Tune."""
         done = (trial.last_result or {}).get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
         if done < self._steps:
-            folder = Path(trial.storage.trial_fs_path)
-            (folder / _STOPPED).write_text(json.dumps({"user_steps": int(done)}) + "\n")
+            note = f"{trial.storage.trial_fs_path}/{_STOPPED}"
+            store_json(trial.storage.storage_filesystem, note, {"user_steps": int(done)})
 
 
 def _optuna(search: Search, begun: int, scored: Sequence[tuple[Mapping[str, Value], float]]) -> Any:

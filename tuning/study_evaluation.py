@@ -51,7 +51,8 @@ def evaluations(
         while waiting and len(running) < max(parallel, 1):
             job = waiting.pop()
             cell = cells.get(job.policy)
-            trial = None if cell is None else (cell.agent, cell.settings.agent.model_dump(), out / cell.name)
+            # The trials' folders are on this node only; weights go where the task goes.
+            trial = cell and (cell.agent, cell.settings.agent.model_dump(), newest_weights(out / cell.name))
             running[task.remote(_condition(plan, job), trial or job.policy)] = job
         ready, _ = ray.wait(list(running), num_returns=1)
         try:
@@ -73,8 +74,10 @@ def _condition(plan: StudyPlan, job: Job) -> dict[str, Any]:
     }
 
 
-def _evaluate(condition: dict[str, Any], policy: str | tuple[Agent, dict[str, Any], Path]) -> dict[str, Any]:
-    """In a worker. ``policy``: a reference policy, or a trial's algorithm, settings and folder.
+def _evaluate(
+    condition: dict[str, Any], policy: str | tuple[Agent, dict[str, Any], dict[str, Any]]
+) -> dict[str, Any]:
+    """In a worker. ``policy``: a reference policy, or a trial's algorithm, settings and weights.
 
     A worker knows only the algorithms that are installed: an ``Agent`` names its parts by import paths.
     """
@@ -85,9 +88,9 @@ def _evaluate(condition: dict[str, Any], policy: str | tuple[Agent, dict[str, An
         assert policy in REFERENCES
         make = reference_policy(policy, fitted, rules, _SEED, device)
     else:
-        agent, values, folder = policy
+        agent, values, weights = policy
         settings = type(agent.train_settings().agent).from_mapping(values)
-        loaded = agent.load_policy(newest_weights(folder), world, rules, settings)
+        loaded = agent.load_policy(weights, world, rules, settings)
         make = lambda _: loaded  # noqa: E731
     figures = evaluate(world, rules, make, condition["episodes"], _SEED).summary()
     return {**figures, "split": condition["split"].name.lower()}

@@ -15,6 +15,7 @@ from envs.errors import UserError
 from envs.files import read_json
 from envs.settings import Settings
 from envs.simulator import Simulator
+from envs.storage.location import Location, location
 from envs.world_folder import FittedWorld
 from envs.world_settings import WorldSettings
 from rl_rec.agents import Agent, find_agent
@@ -62,7 +63,7 @@ class Cell:
 class StudyPlan:
     """Everything that defines a study."""
 
-    simulator: Path
+    simulator: Location
     variants: Mapping[str, Variant]
     """By name, in the order of the tables; the others are compared to the first."""
     worlds: Conditions
@@ -182,7 +183,7 @@ def read_plan(out: Path) -> tuple[StudyPlan, str | None]:
             for name, entry in config["variants"].items()
         }
         plan = StudyPlan(
-            simulator=Path(config["simulator"]),
+            simulator=location(config["simulator"]),
             variants={},
             worlds=config["worlds"],
             serves=config["serves"],

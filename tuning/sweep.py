@@ -7,7 +7,6 @@ A sweep is a Python object or a YAML file (``tuning.sweep_files``); trained and 
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
@@ -16,6 +15,7 @@ from typing_extensions import Self
 from envs.data.dataset import Split
 from envs.errors import UserError
 from envs.settings import Settings, assignment
+from envs.storage.location import Location
 from rl_rec.agents import AGENTS, find_agent
 from tuning.study_plan import AS_TRAINED, SAME_WORLD, StudyPlan, make_variants
 
@@ -105,7 +105,7 @@ class Sweep(Experiment):
         return made
 
     def plan(
-        self, simulator: Path, split: Split = Split.TEST, assignments: Sequence[str] = (), **fields: Any
+        self, simulator: Location, split: Split = Split.TEST, assignments: Sequence[str] = (), **fields: Any
     ) -> StudyPlan:
         """The study that answers the question.
 

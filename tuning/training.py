@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,6 +26,8 @@ from envs.data.dataset import Split
 from envs.errors import UserError
 from envs.progress import Progress, silent
 from envs.simulator import Simulator
+from envs.storage.location import Location
+from envs.storage.working_copy import copy_of
 from envs.world_folder import FittedWorld
 from rl_rec import metrics as names
 from rl_rec.agents import Agent
@@ -34,13 +36,14 @@ from rl_rec.run_folder import TRIAL, RunFolder
 from rl_rec.train_settings import TrainSettings
 
 _LOCK = ".lock"
+_log = logging.getLogger(__name__)
 
 
 class TrainingFailedError(UserError):
     """A trial ended with an error; the message is its last line."""
 
 
-def check(agent: Agent, simulator: Path, settings: TrainSettings[Any], out: Path) -> dict[str, Any]:
+def check(agent: Agent, simulator: Location, settings: TrainSettings[Any], out: Path) -> dict[str, Any]:
     """Find what would stop a run before anything is written; needs no running Ray.
 
     Returns:
@@ -61,7 +64,7 @@ def check(agent: Agent, simulator: Path, settings: TrainSettings[Any], out: Path
     )
 
 
-def check_start(simulator: Path, out: Path, resume: str) -> FittedWorld:
+def check_start(simulator: Location, out: Path, resume: str) -> FittedWorld:
     """Load the simulator once the folder ``out`` can be made; ``resume`` is the command that goes on with one.
 
     Raises:
@@ -81,7 +84,9 @@ def untouched(out: Path) -> bool:
     return not out.exists() or (out.is_dir() and {entry.name for entry in out.iterdir()} <= {_LOCK})
 
 
-def check_settings(agent: Agent, simulator: Path, fitted: FittedWorld, settings: TrainSettings[Any]) -> None:
+def check_settings(
+    agent: Agent, simulator: Location, fitted: FittedWorld, settings: TrainSettings[Any]
+) -> None:
     """Check that ``settings`` fit the world ``fitted`` of the folder ``simulator``, and each other.
 
     Raises:
@@ -96,7 +101,7 @@ def check_settings(agent: Agent, simulator: Path, fitted: FittedWorld, settings:
 
 def train(
     agent: Agent,
-    simulator: Path,
+    simulator: Location,
     settings: TrainSettings[Any],
     out: Path,
     progress: Progress = silent,
@@ -130,7 +135,7 @@ def check_resume(run: RunFolder) -> None:
     load_same(run.simulator, run.fingerprint, run.path)
 
 
-def load_same(simulator: Path, fingerprint: str | None, out: Path) -> FittedWorld:
+def load_same(simulator: Location, fingerprint: str | None, out: Path) -> FittedWorld:
     """Load the simulator that ``out`` began with.
 
     Raises:
@@ -194,9 +199,17 @@ def _go_on(run: RunFolder, progress: Progress) -> RunFolder:
         return _start(run, progress)
     trainable = run.agent.rllib_config().algo_class
     assert trainable is not None
-    with quiet():
-        tuner = Tuner.restore(str(run.path), trainable=trainable, resume_unfinished=True, resume_errored=True)
-    return _run(tuner, run, progress)
+
+    def restored(storage: Mapping[str, Any]) -> Tuner:
+        return Tuner.restore(
+            f"{storage['storage_path']}/{storage['name']}",
+            trainable=trainable,
+            resume_unfinished=True,
+            resume_errored=True,
+            storage_filesystem=storage.get("storage_filesystem"),
+        )
+
+    return _run(restored, run, progress)
 
 
 def _mend(run: RunFolder) -> bool:
@@ -224,7 +237,7 @@ def _mend(run: RunFolder) -> bool:
     return True
 
 
-def _rllib_config(agent: Agent, simulator: Path, settings: TrainSettings[Any]) -> Any:
+def _rllib_config(agent: Agent, simulator: Location, settings: TrainSettings[Any]) -> Any:
     config = agent.rllib_config().recommender(str(simulator), settings)
     try:
         config.validate()
@@ -237,33 +250,51 @@ def _start(run: RunFolder, progress: Progress, trackers: Sequence[Callback] = ()
     settings = run.settings
     with quiet():
         config = _rllib_config(run.agent, run.simulator, settings)
-    tuner = Tuner(
-        config.algo_class,
-        param_space=config,
-        tune_config=TuneConfig(trial_name_creator=_trial_name, trial_dirname_creator=_trial_name),
-        run_config=RunConfig(
-            name=run.path.name,
-            storage_path=str(run.path.parent),
-            stop={NUM_ENV_STEPS_SAMPLED_LIFETIME: settings.steps},
-            checkpoint_config=CheckpointConfig(
-                num_to_keep=2,
-                checkpoint_frequency=math.ceil(settings.checkpoint_every / settings.report_every),
-                checkpoint_at_end=True,
+
+    def begun(storage: Mapping[str, Any]) -> Tuner:
+        return Tuner(
+            config.algo_class,
+            param_space=config,
+            tune_config=TuneConfig(trial_name_creator=_trial_name, trial_dirname_creator=_trial_name),
+            run_config=RunConfig(
+                **storage,
+                stop={NUM_ENV_STEPS_SAMPLED_LIFETIME: settings.steps},
+                checkpoint_config=CheckpointConfig(
+                    num_to_keep=2,
+                    checkpoint_frequency=math.ceil(settings.checkpoint_every / settings.report_every),
+                    checkpoint_at_end=True,
+                ),
+                callbacks=[_ReportProgress(), TellUnsaved(), *trackers],
+                verbose=0,
             ),
-            callbacks=[_ReportProgress(), *trackers],
-            verbose=0,
-        ),
-    )
-    return _run(tuner, run, progress)
+        )
+
+    return _run(begun, run, progress)
 
 
 def _trial_name(trial: Any) -> str:
     return TRIAL
 
 
-def _run(tuner: Tuner, run: RunFolder, progress: Progress) -> RunFolder:
-    with quiet(), _ReportProgress.to(progress):
-        results: ResultGrid = tuner.fit()
+@contextmanager
+def tune_storage(folder: Path) -> Iterator[dict[str, Any]]:
+    """Where Tune has the experiment ``folder``, for ``RunConfig``: every node must be able to write there.
+
+    In a working copy that is the URL, which gets what changed before the block, and gives what changed in it.
+    """
+    copy = copy_of(folder)
+    if copy is None:
+        yield {"name": folder.name, "storage_path": str(folder.parent)}
+        return
+    copy.push()
+    filesystem, around = copy.on_storage(folder.parent)
+    yield {"name": folder.name, "storage_path": around, "storage_filesystem": filesystem}
+    copy.pull()
+
+
+def _run(make_tuner: Callable[[Mapping[str, Any]], Tuner], run: RunFolder, progress: Progress) -> RunFolder:
+    with quiet(), _ReportProgress.to(progress), tune_storage(run.path) as storage:
+        results: ResultGrid = make_tuner(storage).fit()
     error = results[0].error
     if error is not None:
         kept = (
@@ -308,6 +339,23 @@ def last_line(error: BaseException) -> str:
     raised = lines[-1] if lines else type(error).__name__
     name, _, message = raised.partition(": ")
     return message if message and name.rpartition(".")[2].endswith("Error") else raised
+
+
+class TellUnsaved(Callback):
+    """Says which checkpoints could not be stored."""
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+    ) -> None:
+        """Called by Tune after each report."""
+        if names.UNSAVED in result:
+            behind = result.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
+            _log.warning(
+                "%s goes on at %s user-steps without having stored its latest checkpoint: %s",
+                trial,
+                f"{behind:,}",
+                result[names.UNSAVED],
+            )
 
 
 class _ReportProgress(Callback):

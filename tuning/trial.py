@@ -8,20 +8,25 @@ import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ray.tune import PlacementGroupFactory, Trainable
+from pyarrow.fs import FileType
+from ray.tune import Checkpoint, PlacementGroupFactory, Trainable
 
 from envs.errors import UserError
 from envs.files import read_json, write_json
 from envs.settings import assignment
+from envs.storage.filesystem import store_json
+from envs.storage.location import Location
 from rl_rec.agents import Agent
 from rl_rec.checkpoint import verify
+from rl_rec.json_values import json_value
 from rl_rec.metrics import EVALUATION
-from rl_rec.provenance import describe_run, write_run
+from rl_rec.provenance import RUN_FILE, describe_run
 from rl_rec.run_folder import EARLIER, RESULTS, checkpoints
 from rl_rec.train_settings import TrainSettings
+from rl_rec.unsaved import GoesOnUnsaved
 
 SCORE = "validation_return"
 """What schedulers and searchers compare; part of every result."""
@@ -33,7 +38,7 @@ _START = "start"
 _PROGRESS = "progress.json"
 
 
-class StudyTrial(Trainable):
+class StudyTrial(GoesOnUnsaved, Trainable):
     """Delegates to an algorithm.
 
     Its configuration: ``trial``, of ``trial_config``, and in a search ``candidate``, whose ``values`` are
@@ -48,9 +53,11 @@ class StudyTrial(Trainable):
         self._values = dict(config.get(CANDIDATE, {}).get(VALUES, {}))
         self._score = math.nan
         assert self._storage is not None
-        folder = Path(self._storage.trial_fs_path)
-        if (folder / _START).exists():
-            self.load_checkpoint(str(folder / _START))
+        filesystem, folder = self._storage.storage_filesystem, PurePosixPath(self._storage.trial_fs_path)
+        start = Checkpoint(str(folder / _START), filesystem)
+        if filesystem.get_file_info(start.path).type == FileType.Directory:
+            with start.as_directory() as local:
+                self.load_checkpoint(local)
         trial, settings = config["trial"], rllib_config.train_settings()
         described = {
             "algorithm": trial["agent"]["name"],
@@ -59,8 +66,8 @@ class StudyTrial(Trainable):
             "study": folder.parent.name,
         }
         known = describe_run(described, settings.seed, None, settings.device)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_run(folder, {**known, **trial["origin"]})
+        filesystem.create_dir(str(folder))
+        store_json(filesystem, str(folder / RUN_FILE), json_value({**known, **trial["origin"]}))
 
     def step(self) -> dict[str, Any]:
         """One iteration of the algorithm, with the latest validation return, NaN before there is one.
@@ -73,7 +80,13 @@ class StudyTrial(Trainable):
             self._score = result[EVALUATION]["return_mean"]
         result[SCORE] = self._score
         result[VALUES] = self._values  # a scheduler may change them on the way
+        self.note_unsaved(result)
         return result
+
+    @property
+    def trained(self) -> bool:
+        """Whether all user-steps are done."""
+        return bool(self._algorithm.trained)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Become another trial: a new process would spend seconds on imports."""
@@ -113,7 +126,7 @@ class StudyTrial(Trainable):
 
 
 def trial_config(
-    name: str, agent: Agent, settings: TrainSettings[Any], simulator: Path, origin: Mapping[str, Any]
+    name: str, agent: Agent, settings: TrainSettings[Any], simulator: Location, origin: Mapping[str, Any]
 ) -> dict[str, Any]:
     """A trial's configuration for ``StudyTrial``: plain data, so that Tune can copy and store it.
 

@@ -12,7 +12,7 @@ from ray.tune.search import Searcher
 
 from envs.progress import Progress, silent
 from rl_rec.train_settings import TrainSettings
-from tuning.training import last_line, quiet
+from tuning.training import TellUnsaved, last_line, quiet, tune_storage
 from tuning.trial import StudyTrial, trial_name
 
 RETRIES = 1
@@ -49,34 +49,32 @@ def run_trials(
     # Tune's own account of an earlier start: it lags behind what lies in the trials' folders.
     for stale in (*folder.glob("experiment_state-*.json"), folder / "tuner.pkl"):
         stale.unlink(missing_ok=True)
-    tuner = Tuner(
-        StudyTrial,
-        param_space=dict(param_space),
-        tune_config=TuneConfig(
-            trial_name_creator=trial_name,
-            trial_dirname_creator=trial_name,
-            max_concurrent_trials=parallel,
-            reuse_actors=True,
-            scheduler=scheduler,
-            search_alg=searcher,
-            num_samples=samples,
-        ),
-        run_config=RunConfig(
-            name=folder.name,
-            storage_path=str(folder.parent),
-            stop={NUM_ENV_STEPS_SAMPLED_LIFETIME: settings.steps},
-            checkpoint_config=CheckpointConfig(
-                num_to_keep=keep,
-                checkpoint_frequency=math.ceil(settings.checkpoint_every / settings.report_every),
-                checkpoint_at_end=True,
+    with quiet(), tune_storage(folder) as storage:
+        results = Tuner(
+            StudyTrial,
+            param_space=dict(param_space),
+            tune_config=TuneConfig(
+                trial_name_creator=trial_name,
+                trial_dirname_creator=trial_name,
+                max_concurrent_trials=parallel,
+                reuse_actors=True,
+                scheduler=scheduler,
+                search_alg=searcher,
+                num_samples=samples,
             ),
-            failure_config=FailureConfig(max_failures=RETRIES),
-            callbacks=list(callbacks),
-            verbose=0,
-        ),
-    )
-    with quiet():
-        results = tuner.fit()
+            run_config=RunConfig(
+                **storage,
+                stop={NUM_ENV_STEPS_SAMPLED_LIFETIME: settings.steps},
+                checkpoint_config=CheckpointConfig(
+                    num_to_keep=keep,
+                    checkpoint_frequency=math.ceil(settings.checkpoint_every / settings.report_every),
+                    checkpoint_at_end=True,
+                ),
+                failure_config=FailureConfig(max_failures=RETRIES),
+                callbacks=[TellUnsaved(), *callbacks],
+                verbose=0,
+            ),
+        ).fit()
     return {Path(result.path).name: last_line(result.error) for result in results if result.error}
 
 

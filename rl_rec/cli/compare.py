@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from envs.errors import UserError
-from rl_rec.cli.options import device_option, json_option, set_option
+from envs.storage.location import Location, shown
+from rl_rec.cli.options import FOLDER, device_option, json_option, local_folders, set_option
 from rl_rec.cli.output import console, emit
 from rl_rec.cli.progress import reporting
 
@@ -21,12 +22,12 @@ _NOTHING = "-"
 @click.command(
     epilog="Example: rl-rec compare runs/supervised runs/hac --days 7 --visits 2000 --share 0.15 --detect 0.01"
 )
-@click.argument("arm_a", metavar="RUN_A", type=click.Path(path_type=Path))
-@click.argument("arm_b", metavar="RUN_B", type=click.Path(path_type=Path))
+@click.argument("arm_a", metavar="RUN_A", type=FOLDER)
+@click.argument("arm_b", metavar="RUN_B", type=FOLDER)
 @click.option(
     "--simulator",
     "simulator_path",
-    type=click.Path(path_type=Path),
+    type=FOLDER,
     help="A folder that rl-rec simulator fit wrote; RUN_A's own by default.",
 )
 @click.option("--days", type=click.IntRange(min=1), default=7, show_default=True, help="Simulated days.")
@@ -54,10 +55,11 @@ _NOTHING = "-"
 @set_option
 @device_option
 @json_option
+@local_folders(reads=("arm_a", "arm_b"))
 def compare(
     arm_a: Path,
     arm_b: Path,
-    simulator_path: Path | None,
+    simulator_path: Location | None,
     days: int,
     visits: int,
     share: float,
@@ -90,7 +92,7 @@ def compare(
     fitted = world_folder.load(simulator_path or runs[0].simulator)
     for run in runs:
         if run.fingerprint not in (None, fitted.dataset.fingerprint):
-            console.print(f"[yellow]{run.path} was trained on other data than this simulator's[/yellow]")
+            console.print(f"[yellow]{shown(run.path)} was trained on other data than this simulator's[/yellow]")
     world = fitted.world([Split[split.upper()]], device)
     first, second = (run.policy(world, rules) for run in runs)
     with reporting("serving") as progress:

@@ -12,7 +12,9 @@ from envs.errors import UserError
 from rl_rec.cli.generate import generate
 from rl_rec.cli.inspect import inspect
 from rl_rec.cli.options import (
+    FOLDER,
     json_option,
+    local_folders,
     overridden,
     overwrite_option,
     raw_options,
@@ -32,11 +34,12 @@ def data() -> None:
 @data.command(epilog="Example: rl-rec data prepare ml-1m --raw downloads/ml-1m --out data/ml-1m --seed 1")
 @click.argument("name")
 @raw_options
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the dataset to write.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the dataset to write.")
 @set_option
 @seed_option
 @overwrite_option
 @json_option
+@local_folders(writes=("out",))
 def prepare(
     name: str,
     raw: Path | None,

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from envs.errors import UserError
 from envs.files import read_json
-from rl_rec.cli.options import device_option, json_option, set_option
+from envs.storage.location import Location
+from rl_rec.cli.options import FOLDER, device_option, json_option, local_folders, set_option
 from rl_rec.cli.output import console, emit, entries_table
 from rl_rec.cli.progress import reporting
 
@@ -23,12 +24,12 @@ _FEW_LOGS = 0.25
 @click.command(
     epilog="Example: rl-rec evaluate --run runs/hac --simulator worlds/ml-100k --episodes 2048 --seed 1 --json"
 )
-@click.option("--run", "run_path", type=click.Path(path_type=Path), help="A folder that rl-rec train wrote.")
+@click.option("--run", "run_path", type=FOLDER, help="A folder that rl-rec train wrote.")
 @click.option("--policy", type=click.Choice(_POLICIES), help="A reference policy instead of a run.")
 @click.option(
     "--simulator",
     "simulator_path",
-    type=click.Path(path_type=Path),
+    type=FOLDER,
     help="A folder that rl-rec simulator fit wrote; a run's own by default.",
 )
 @click.option(
@@ -59,10 +60,11 @@ _FEW_LOGS = 0.25
 @set_option
 @device_option
 @json_option
+@local_folders(reads=("run_path",))
 def evaluate(
     run_path: Path | None,
     policy: str | None,
-    simulator_path: Path | None,
+    simulator_path: Location | None,
     episodes: int,
     seed: int,
     split: str,

@@ -9,7 +9,9 @@ import click
 from rich.table import Table
 
 from rl_rec.cli.options import (
+    FOLDER,
     json_option,
+    local_folders,
     overridden,
     overwrite_option,
     refuse_existing,
@@ -24,11 +26,12 @@ from rl_rec.cli.progress import reporting
     epilog="Example: rl-rec data generate kuairand-pure --out downloads/kuairand --set users=2000 --seed 1"
 )
 @click.argument("name")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write the files into.")
+@click.option("--out", type=FOLDER, required=True, help="Folder to write the files into.")
 @set_option
 @seed_option
 @overwrite_option
 @json_option
+@local_folders(writes=("out",))
 def generate(
     name: str,
     out: Path,

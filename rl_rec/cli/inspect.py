@@ -10,7 +10,15 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from rl_rec.cli.options import json_option, overridden, raw_options, refuse_existing, set_option
+from rl_rec.cli.options import (
+    FOLDER,
+    json_option,
+    local_folders,
+    overridden,
+    raw_options,
+    refuse_existing,
+    set_option,
+)
 from rl_rec.cli.output import emit, entries_table
 from rl_rec.cli.progress import reporting
 
@@ -20,9 +28,10 @@ _COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 @click.command(epilog="Example: rl-rec data inspect own --interactions log.csv --items items.csv --out report")
 @click.argument("name")
 @raw_options
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for inspect.json, .md and .png.")
+@click.option("--out", type=FOLDER, help="Folder for inspect.json, .md and .png.")
 @set_option
 @json_option
+@local_folders(writes=("out",))
 def inspect(
     name: str,
     raw: Path | None,

@@ -8,6 +8,7 @@ from importlib.metadata import EntryPoint, PackageNotFoundError, version
 import click
 
 from envs.errors import UserError
+from envs.storage.location import shown
 from rl_rec.cli.verbs import registered
 
 ENTRY_POINTS = "rl_rec.commands"
@@ -139,7 +140,7 @@ def _one_line(error: object) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"error: {message}", err=True)
+    click.echo(f"error: {shown(message)}", err=True)
     return code
 
 

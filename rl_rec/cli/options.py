@@ -4,7 +4,9 @@ A command stacks these decorators and takes the named parameter: ``--json`` give
 ``assignments``, the others carry their own name.
 """
 
+import functools
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +14,7 @@ import click
 
 from envs.errors import UserError
 from envs.settings import Settings
+from envs.storage.location import Location, Url, location
 from rl_rec.cli.output import reserve_stdout
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -67,6 +70,57 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     """
     if path.exists() and not overwrite and not (path.is_dir() and not any(path.iterdir())):
         raise UserError(f"{path} exists already; name another folder or add --overwrite")
+
+
+class Folder(click.ParamType):
+    """A local path or the URL of a folder."""
+
+    name = "path or url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Location:
+        """A ``Path`` or a ``Url``."""
+        place: Location = location(value)
+        return place
+
+
+FOLDER = Folder()
+
+
+def local_folders(
+    reads: Sequence[str] = (), writes: Sequence[str] = (), creates: Sequence[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Let a command that knows local folders take URLs: its ``FOLDER`` parameters become ``Path``.
+
+    Args:
+        reads: parameters whose folders are read: fetched into this node's cache.
+        writes: parameters whose folders are written: working copies, pushed when the command ends.
+        creates: as ``writes``, where nothing may lie there yet.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run(**parameters: Any) -> None:
+            with ExitStack() as stack:
+                if any(_holds_url(parameters[name]) for name in (*reads, *writes, *creates)):
+                    # Arrow takes a while: only those who name a URL wait for it here.
+                    from envs.storage.snapshots import fetch
+                    from envs.storage.working_copy import working_copy
+
+                    for name in reads:
+                        value = parameters[name]
+                        parameters[name] = tuple(map(fetch, value)) if type(value) is tuple else fetch(value)
+                    for name in (*writes, *creates):
+                        copy = working_copy(parameters[name], new=name in creates)
+                        parameters[name] = stack.enter_context(copy)
+                command(**parameters)
+
+        return run
+
+    return decorate
+
+
+def _holds_url(value: Any) -> bool:
+    return any(isinstance(place, Url) for place in (value if type(value) is tuple else (value,)))
 
 
 json_option = click.option(

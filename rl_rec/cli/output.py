@@ -6,12 +6,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import click
 from rich.console import Console, RenderableType
 from rich.table import Table
 
+from envs.storage.location import with_urls
 from rl_rec.json_values import json_value
 
 console = Console(stderr=True, highlight=False)
@@ -34,6 +35,7 @@ def emit(
         as_json: the value of ``--json``.
         render: makes what a person sees; by default a table of the entries.
     """
+    result = cast(Mapping[str, Any], with_urls(result))
     if as_json:
         stream = _reserved() or sys.stdout
         stream.write(json.dumps(json_value(result), indent=2, allow_nan=False) + "\n")

@@ -11,7 +11,9 @@ from rich.table import Table
 
 from envs.errors import UserError
 from rl_rec.cli.options import (
+    FOLDER,
     json_option,
+    local_folders,
     overridden,
     overwrite_option,
     refuse_existing,
@@ -26,7 +28,7 @@ _SHOWN = 8
 
 data_option = click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=FOLDER,
     required=True,
     help="Folder of the dataset, from rl-rec data prepare, or of a simulator, which holds one.",
 )
@@ -41,11 +43,12 @@ def sids() -> None:
     epilog="Example: rl-rec sids build --data data/ml-1m --out sids/ml-1m --set levels=3 --set codebook_size=64"
 )
 @data_option
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the SIDs to write.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the SIDs to write.")
 @set_option
 @seed_option
 @overwrite_option
 @json_option
+@local_folders(reads=("data",), writes=("out",))
 def build(
     data: Path,
     out: Path,
@@ -93,7 +96,7 @@ def build(
 @click.option(
     "--sids",
     "source",
-    type=click.Path(path_type=Path),
+    type=FOLDER,
     required=True,
     help="Folder of the SIDs, from rl-rec sids build.",
 )
@@ -103,6 +106,7 @@ def build(
 )
 @overwrite_option
 @json_option
+@local_folders(reads=("source", "data"))
 def encode(source: Path, data: Path, out: Path | None, overwrite: bool, as_json: bool) -> None:
     """Give other items tokens of a codebook.
 

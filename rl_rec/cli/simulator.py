@@ -11,9 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from envs.errors import UserError
+from envs.storage.location import Location
 from rl_rec.cli.options import (
+    FOLDER,
     device_option,
     json_option,
+    local_folders,
     overridden,
     overwrite_option,
     refuse_existing,
@@ -34,16 +37,17 @@ def simulator() -> None:
 )
 @click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=FOLDER,
     required=True,
     help="Folder of the dataset, from rl-rec data prepare.",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the simulator to write.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the simulator to write.")
 @set_option
 @seed_option
 @device_option
 @overwrite_option
 @json_option
+@local_folders(reads=("data",), writes=("out",))
 def fit(
     data: Path,
     out: Path,
@@ -97,13 +101,11 @@ def fit(
 @click.option(
     "--simulator",
     "path",
-    type=click.Path(path_type=Path),
+    type=FOLDER,
     required=True,
     help="Folder of the simulator, from rl-rec simulator fit.",
 )
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder of the report to write; SIMULATOR/report by default."
-)
+@click.option("--out", type=FOLDER, help="Folder of the report to write; SIMULATOR/report by default.")
 @click.option(
     "--episodes",
     type=click.IntRange(min=1),
@@ -117,8 +119,8 @@ def fit(
 @overwrite_option
 @json_option
 def report(
-    path: Path,
-    out: Path | None,
+    path: Location,
+    out: Location | None,
     episodes: int,
     assignments: tuple[str, ...],
     seed: int | None,
@@ -133,12 +135,34 @@ def report(
     --set ensemble=4, how far the logs support what they show. --set changes the rules of the world in which
     they serve, e.g. --set world.reward=sweet_point.
     """
+    _report(
+        path=path,
+        out=out or path / "report",
+        episodes=episodes,
+        assignments=assignments,
+        seed=seed or 0,
+        device=device,
+        overwrite=overwrite,
+        as_json=as_json,
+    )
+
+
+@local_folders(reads=("path",), writes=("out",))
+def _report(
+    path: Path,
+    out: Path,
+    episodes: int,
+    assignments: tuple[str, ...],
+    seed: int,
+    device: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
     from envs import world_folder
     from envs.world_settings import WorldSettings
     from rl_rec.simulator_report.page import write_report
 
     rules = WorldSettings().with_overrides([assignment.removeprefix("world.") for assignment in assignments])
-    out = out or path / "report"
     refuse_existing(out, overwrite)
     fitted = world_folder.load(path)
     if path.resolve().is_relative_to(out.resolve()):
@@ -146,7 +170,7 @@ def report(
     with reporting("reference policies") as progress:
         found = write_report(
             path, fitted, rules, out,
-            episodes=episodes, seed=seed or 0, device=device, overwrite=overwrite, progress=progress,
+            episodes=episodes, seed=seed, device=device, overwrite=overwrite, progress=progress,
         )  # fmt: skip
     emit(found, as_json, _findings)
 

@@ -6,16 +6,17 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
-from envs.settings import Settings
+from envs.settings import LocationField, Settings
+from envs.storage.location import Location
 from rl_rec.encoder_settings import EncoderSettings
 
 
 class HSRLSettings(Settings):
     """Everything that defines an HSRL agent and how it learns."""
 
-    sids: Path | None = None
-    """A folder that ``rl-rec sids build`` wrote; ``None``: semantic IDs are built from the world's item
-    features, ``sid_levels`` × ``sid_codebook``."""
+    sids: LocationField | None = None
+    """A folder (or URL) that ``rl-rec sids build`` wrote; ``None``: semantic IDs are built from the world's
+    item features, ``sid_levels`` × ``sid_codebook``."""
     sid_levels: int = Field(3, ge=1, le=16)
     """Levels L of semantic IDs that are built here; unused with ``sids``."""
     sid_codebook: int = Field(32, ge=1, le=65_536)
@@ -107,6 +108,6 @@ class HSRLSettings(Settings):
 
     @field_validator("sids")
     @classmethod
-    def _absolute(cls, path: Path | None) -> Path | None:
+    def _absolute(cls, place: Location | None) -> Location | None:
         """Where the command was given: Tune's trials run in folders of their own."""
-        return None if path is None else path.expanduser().absolute()
+        return place.expanduser().absolute() if isinstance(place, Path) else place

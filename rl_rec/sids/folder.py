@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from envs.errors import UserError
 from envs.files import new_directory, read_json, write_json
+from envs.storage.location import Location, location
+from envs.storage.snapshots import fetch
 from rl_rec.sids.codebook import Codebook, SidSettings, Tokens
 from rl_rec.sids.table import SidTable, next_ranks
 
@@ -90,13 +92,13 @@ def save(
         )
 
 
-def load(path: Path) -> Sids:
+def load(place: Location | str) -> Sids:
     """Read a folder that ``save`` wrote.
 
     Raises:
         UserError: not a folder of semantic IDs, or one that is damaged.
     """
-    path = Path(path)
+    path = fetch(location(place))
     description = read_json(path / _DESCRIPTION, "a folder of semantic IDs (make one with: rl-rec sids build)")
     again = "build the SIDs again"
     if not isinstance(description, dict) or description.get("version") != _VERSION:

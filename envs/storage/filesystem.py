@@ -1,0 +1,272 @@
+"""The file systems behind URLs, and patience with them: what fails for a moment is tried again."""
+
+import json
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias, TypeVar
+
+import pyarrow.fs as arrow
+from pyarrow import ArrowInvalid, PythonFile
+
+from envs.errors import UserError
+from envs.files import write_json
+from envs.storage.location import Url
+
+PAUSES_S: tuple[float, ...] = (1, 2, 4, 8, 16, 32, 60)
+"""Before each further attempt: an outage of two minutes goes by."""
+
+_LASTING = (FileNotFoundError, PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError)
+_REFUSALS = {
+    "NO_SUCH_BUCKET": "there is no such bucket",
+    "ACCESS_DENIED": "access is denied: check the credentials in the environment and their rights",
+    "PERMISSION_DENIED": "access is denied: check the credentials in the environment and their rights",
+    "INVALID_ACCESS_KEY_ID": "the access key is not known: check the credentials in the environment",
+    "SIGNATURE_DOES_NOT_MATCH": "the secret key is wrong: check the credentials in the environment",
+}
+"""What no patience helps against, by the error code in Arrow's message."""
+
+_GCS_ATTEMPT = timedelta(seconds=15)
+_HINTS = {
+    "OAuth2 access token": "no Google credentials were found: see docs/storage.md",
+    "NETWORK_CONNECTION": "it cannot be reached: check the network, and AWS_ENDPOINT_URL if you set it",
+}
+
+LOCK = ".lock"
+"""Name of the file by which a folder is held."""
+
+Stamp: TypeAlias = tuple[int, int | str]
+"""Size of a file, and what tells its versions apart: the time of its last change (ns) or a hash of that."""
+
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+
+def open_url(url: Url) -> tuple[arrow.FileSystem, str]:
+    """The file system of a URL, and the folder's path on it. Asks nothing of the network.
+
+    Raises:
+        UserError: an unknown scheme, or one that needs a package which is not installed.
+    """
+    try:
+        filesystem, path = arrow.FileSystem.from_uri(url.text)
+    except (ArrowInvalid, OSError) as error:
+        return _open_with_fsspec(url, error)
+    # Both options have no place in a URL. Arrow's pickles hold all options.
+    if isinstance(filesystem, arrow.S3FileSystem):
+        # Uploads that write in the background wait for threads that copy, and these for them
+        # (https://github.com/apache/arrow/issues/32372).
+        filesystem = _with_options(filesystem, background_writes=False)
+    elif filesystem.type_name == "gcs":
+        # By default one attempt lasts a quarter of an hour.
+        filesystem = _with_options(filesystem, retry_time_limit=_GCS_ATTEMPT)
+    return filesystem, path.rstrip("/")
+
+
+def _with_options(filesystem: arrow.FileSystem, **options: Any) -> arrow.FileSystem:
+    make, (known,) = filesystem.__reduce__()
+    return make({**known, **options})
+
+
+def _open_with_fsspec(url: Url, of_arrow: Exception) -> tuple[arrow.FileSystem, str]:
+    import fsspec
+
+    try:
+        filesystem, path = fsspec.core.url_to_fs(url.text)
+    except ValueError:
+        problem = of_arrow if isinstance(of_arrow, OSError) else "neither Arrow nor fsspec knows this scheme"
+        raise UserError(f"{url}: {_first_line(problem)}; use s3://, gs:// or file://") from None
+    except ImportError as error:
+        raise UserError(f"{url}: {_first_line(error)} (pip install it on every node)") from None
+    return arrow.PyFileSystem(arrow.FSSpecHandler(filesystem)), path.rstrip("/")
+
+
+def again(attempt: Callable[[], _T], what: str) -> _T:
+    """Call ``attempt`` until it succeeds, with growing pauses; ``what`` names it in warnings.
+
+    Raises:
+        OSError: the last failure, or one that time does not heal.
+    """
+    for pause_s in PAUSES_S:
+        try:
+            return attempt()
+        except OSError as error:
+            if not _heals(error):
+                raise
+            _log.warning("%s: %s; trying again in %g s", what, _first_line(error), pause_s)
+            time.sleep(pause_s)
+    return attempt()
+
+
+def _heals(error: OSError) -> bool:
+    return not isinstance(error, _LASTING) and not any(code in str(error) for code in _REFUSALS)
+
+
+def explain(url: Url, error: OSError) -> UserError:
+    """One line for a person."""
+    known = {**_REFUSALS, **_HINTS}
+    problem = next((text for code, text in known.items() if code in str(error)), _first_line(error))
+    return UserError(f"{url}: {problem}")
+
+
+def _first_line(error: object) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+class PatientHandler(arrow.FileSystemHandler):
+    """A file system that tries again, for those who call it by themselves, such as Ray Tune.
+
+    A file passes through a temporary one on this node, so that a transfer can be repeated from its beginning;
+    a file that is written appears as a whole.
+    """
+
+    def __init__(self, inner: arrow.FileSystem) -> None:
+        self._inner = inner
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PatientHandler) and bool(self._inner == other._inner)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def get_type_name(self) -> str:
+        return str(self._inner.type_name)
+
+    def normalize_path(self, path: str) -> str:
+        return str(self._inner.normalize_path(path))
+
+    def get_file_info(self, paths: list[str]) -> Any:
+        return self._again(lambda: self._inner.get_file_info(paths), paths[0])
+
+    def get_file_info_selector(self, selector: Any) -> Any:
+        return self._again(lambda: self._inner.get_file_info(selector), selector.base_dir)
+
+    def create_dir(self, path: str, recursive: bool) -> None:
+        self._again(lambda: self._inner.create_dir(path, recursive=recursive), path)
+
+    def delete_dir(self, path: str) -> None:
+        self._again(lambda: self._inner.delete_dir(path), path)
+
+    def delete_dir_contents(self, path: str, missing_dir_ok: bool = False) -> None:
+        self._again(lambda: self._inner.delete_dir_contents(path, missing_dir_ok=missing_dir_ok), path)
+
+    def delete_root_dir_contents(self) -> None:
+        raise PermissionError("a whole storage is never emptied")
+
+    def delete_file(self, path: str) -> None:
+        self._again(lambda: self._inner.delete_file(path), path)
+
+    def move(self, src: str, dest: str) -> None:
+        self._again(lambda: self._inner.move(src, dest), src)
+
+    def copy_file(self, src: str, dest: str) -> None:
+        self._again(lambda: self._inner.copy_file(src, dest), src)
+
+    def open_input_stream(self, path: str) -> PythonFile:
+        def read() -> BinaryIO:
+            spool = tempfile.TemporaryFile()  # noqa: SIM115 (Arrow closes it)
+            download(self._inner, path, spool)
+            spool.seek(0)
+            return spool
+
+        return PythonFile(self._again(read, path), mode="r")
+
+    open_input_file = open_input_stream
+
+    def open_output_stream(self, path: str, metadata: Any) -> PythonFile:
+        return PythonFile(_Upload(self, path), mode="w")
+
+    def open_append_stream(self, path: str, metadata: Any) -> PythonFile:
+        raise NotImplementedError("object stores do not append")
+
+    def put(self, path: str, spool: BinaryIO) -> None:
+        """Write the whole of ``spool`` to ``path``."""
+
+        def write() -> None:
+            spool.seek(0)
+            upload(self._inner, spool, path)
+
+        self._again(write, path)
+
+    def _again(self, attempt: Callable[[], _T], path: str) -> _T:
+        return again(attempt, path)
+
+
+class _Upload:
+    """Keeps what is written, and uploads it when it is closed (an ``io`` class: also when it is dropped)."""
+
+    def __init__(self, handler: PatientHandler, path: str) -> None:
+        self._handler, self._path = handler, path
+        self._spool: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 (closed with this)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        return self._spool.write(data)
+
+    def tell(self) -> int:
+        return self._spool.tell()
+
+    def flush(self) -> None:
+        pass
+
+    @property
+    def closed(self) -> bool:
+        return self._spool.closed
+
+    def close(self) -> None:
+        if not self.closed:
+            with self._spool:
+                self._handler.put(self._path, self._spool)
+
+
+def patient(filesystem: arrow.FileSystem) -> arrow.PyFileSystem:
+    """``filesystem`` with ``PatientHandler`` around it; it can be sent to other nodes."""
+    return arrow.PyFileSystem(PatientHandler(filesystem))
+
+
+def download(filesystem: arrow.FileSystem, path: str, into: BinaryIO) -> None:
+    """Copy the file ``path`` to ``into``."""
+    with filesystem.open_input_stream(path) as stream:
+        shutil.copyfileobj(stream, into, 2**20)
+
+
+def upload(filesystem: arrow.FileSystem, source: BinaryIO, path: str) -> None:
+    """Copy what is left of ``source`` to the file ``path``, which is the old or the new one at any moment."""
+    # Object stores show a file when it is complete; others show it as it grows.
+    grows = filesystem.type_name == "local"
+    folder, _, name = path.rpartition("/")
+    draft = f"{folder}/.{name}.partial" if grows else path
+    with filesystem.open_output_stream(draft) as stream:
+        shutil.copyfileobj(source, stream, 2**20)
+    if grows:
+        filesystem.move(draft, path)
+
+
+def store_json(filesystem: arrow.FileSystem, path: str, value: Any) -> None:
+    """``write_json`` for a file on any node's ``filesystem``: local where that is the local one."""
+    if isinstance(filesystem, arrow.LocalFileSystem):
+        write_json(Path(path), value)
+        return
+    with filesystem.open_output_stream(path) as stream:
+        stream.write((json.dumps(value, indent=2) + "\n").encode())
+
+
+def files(filesystem: arrow.FileSystem, root: str) -> dict[str, Stamp]:
+    """What lies below the folder ``root``, by relative path; empty where nothing is.
+
+    Left out are our lock, and files on their way.
+    """
+    selector = arrow.FileSelector(root, allow_not_found=True, recursive=True)
+    found = {}
+    for info in filesystem.get_file_info(selector):
+        name = info.path.strip("/").removeprefix(root.strip("/")).strip("/")
+        if info.type == arrow.FileType.File and name not in ("", LOCK) and not name.endswith(".partial"):
+            # fsspec's file systems call the time of a change by many names, or have none.
+            changed = filesystem.handler.fs.ukey(info.path) if info.mtime_ns is None else info.mtime_ns
+            found[name] = (info.size, changed)
+    return found
