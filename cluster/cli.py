@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cluster.options import track_option
-from envs.errors import UserError
+from envs.errors import Terminated, UserError
 from rl_rec.cli.options import device_option, json_option, overwrite_option, set_option
 from rl_rec.cli.output import console, emit
 from rl_rec.cli.progress import reporting
@@ -111,7 +111,7 @@ def train(
                 else:
                     assert simulator is not None
                     run = training.train(agent, simulator, settings, path, progress, trackers)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated):
         if path.exists():
             console.print(f"go on with: rl-rec train --resume {path}", markup=False, soft_wrap=True)
         raise

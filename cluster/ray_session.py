@@ -2,6 +2,8 @@
 
 import math
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -40,6 +42,7 @@ def ray_session(cpus: float, gpus: float = 0, address: str | None = None, at_onc
     # Ray runs workers at low priority by default; here they are the work itself.
     os.environ.setdefault("RAY_worker_niceness", "0")
     runtime = {"env_vars": environment}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         if address is None:
             # Trials wait for CPUs they cannot get; a laptop with fewer shares them instead.
@@ -57,6 +60,8 @@ def ray_session(cpus: float, gpus: float = 0, address: str | None = None, at_onc
     except (ConnectionError, ValueError, RuntimeError) as error:
         problem = " ".join(str(error).split())
         raise UserError(f"Ray cannot start or reach {address or 'a local instance'}: {problem}") from None
+    if callable(on_sigterm) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own prints its native stack
     try:
         _check_resources(cpus, gpus)
         yield

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 
 from cluster.options import track_option
-from envs.errors import UserError
+from envs.errors import Terminated, UserError
 from rl_rec.cli.options import check_device, json_option, overwrite_option, set_option
 from rl_rec.cli.output import console, emit
 from rl_rec.cli.progress import reporting
@@ -153,7 +153,7 @@ def _run(
                 result = study.resume(out, parallel, reporting, trackers)
             else:
                 result = study.study(plan, out, parallel, reporting, trackers)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated):
         if out.exists():
             console.print("go on with the same command and --if-exists resume", soft_wrap=True)
         raise

@@ -8,9 +8,13 @@ into the same ones.
 
 import difflib
 import functools
+import logging
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
+import ray
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -35,6 +39,15 @@ from rl_rec.stopwatch import StopWatch
 from rl_rec.train_settings import TrainSettings
 
 _STATE = "off_policy"
+_WITHOUT_RUNNERS_S = 600.0
+"""How long a run waits for the first runner to come back when all are gone: a cluster may have to grow."""
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+class RunnersLostError(RuntimeError):
+    """No env runner has answered for minutes; the run cannot collect anything."""
 
 
 class OffPolicyConfig(AlgorithmConfig):
@@ -62,8 +75,8 @@ class OffPolicyConfig(AlgorithmConfig):
         self.log_gradients = False
         self.restart_failed_env_runners = True
         self.ignore_env_runner_failures = True
-        # A dead runner is noticed after 10 s instead of minutes.
-        self.env_runner_health_probe_timeout_s = 10.0
+        # How long every iteration waits for one that is starting anew; the others could be collecting.
+        self.env_runner_health_probe_timeout_s = 2.0
         self.env_runner_restore_timeout_s = 60.0
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
@@ -145,6 +158,7 @@ class OffPolicyAlgorithm(Algorithm):
         self.collected = 0  # user-steps, lifetime
         self.updates = 0  # lifetime
         self._validation: Any = None
+        self._heard: dict[int, float] = {}  # by runner out of step, when it last brought something
         self._share_weights()
 
     def _share_weights(self) -> None:
@@ -172,20 +186,71 @@ class OffPolicyAlgorithm(Algorithm):
         runners = max(rollout.runners, 1)
         steps = min(rollout.fragment, -(-wanted // (rollout.users * runners)))
         arguments = {"steps": steps, **self.exploration(self.collected)}
-        if rollout.runners == 0:
-            return cast(list[Columns], self.env_runner.sample(**arguments))
+        if rollout.runners:
+            self._await_runner()
+        if rollout.mode == "sync":
+            results = self._ask_runners(functools.partial(_sample, arguments))
+        else:
+            results = self._fetch_ready(arguments)
+        return [batch for result in results for batch in result]
+
+    def _fetch_ready(self, arguments: dict[str, Any]) -> list[list[Columns]]:
+        """What runners out of step have ready; the others go on."""
         group = self.env_runner_group
         assert group is not None
-        if group.num_healthy_remote_workers() == 0:
+        ready = group.foreach_env_runner_async_fetch_ready(
+            func="sample", kwargs=arguments, tag="sample", timeout_seconds=0.1, return_actor_ids=True
+        )
+        now = time.monotonic()
+        healthy = group.healthy_worker_ids()
+        self._heard = {index: self._heard.get(index, now) for index in healthy}
+        self._heard.update((index, now) for index, _ in ready)
+        for index, heard in self._heard.items():
+            if now - heard > self._settings.rollout.timeout_s:
+                self._replace_runner(index)
+        return [result for _, result in ready]
+
+    def _ask_runners(self, question: Callable[[BatchedEnvRunner], T]) -> list[T]:
+        """Every runner's answer; one that owes it for ``rollout.timeout_s`` is replaced."""
+        if self._settings.rollout.runners == 0:
+            return [question(self.env_runner)]
+        group = self.env_runner_group
+        assert group is not None
+        answers = group.foreach_env_runner(
+            functools.partial(_answer, question),
+            local_env_runner=False,
+            timeout_seconds=self._settings.rollout.timeout_s,
+        )
+        # Those that died are known as unhealthy by now; a process that hangs is not.
+        for index in set(group.healthy_worker_ids()) - {index for index, _ in answers}:
+            self._replace_runner(index)
+        return [answer for _, answer in answers]
+
+    def _replace_runner(self, index: int) -> None:
+        """Let Ray start a process anew; RLlib gives it the weights once it answers."""
+        group = self.env_runner_group
+        assert group is not None
+        _log.warning("env runner %d does not answer: starting it anew", index)
+        manager = group._worker_manager
+        manager.set_actor_state(index, healthy=False)
+        ray.kill(manager.actors()[index], no_restart=False)
+
+    def _await_runner(self) -> None:
+        """Wait until one runner is alive.
+
+        Raises:
+            RunnersLostError: none came back.
+        """
+        group = self.env_runner_group
+        assert group is not None
+        began = time.monotonic()
+        while group.num_healthy_remote_workers() == 0:
+            if time.monotonic() - began > _WITHOUT_RUNNERS_S:
+                raise RunnersLostError(
+                    f"no env runner came back in {_WITHOUT_RUNNERS_S:g} s: has the cluster room for them? "
+                    f"Is rollout.timeout_s={self._settings.rollout.timeout_s:g} enough for rollout.fragment?"
+                )
             self.restore_env_runners(group)
-        if rollout.mode == "sync":
-            results = group.foreach_env_runner("sample", kwargs=arguments, local_env_runner=False)
-        else:
-            ready = group.foreach_env_runner_async_fetch_ready(
-                func="sample", kwargs=arguments, tag="sample", timeout_seconds=0.1, return_actor_ids=True
-            )
-            results = [result for _, result in ready]
-        return [batch for result in results for batch in result]
 
     def exploration(self, user_steps: int) -> dict[str, float]:
         """Scheduled exploration parameters after ``user_steps`` user-steps, for the runners' policies."""
@@ -218,13 +283,11 @@ class OffPolicyAlgorithm(Algorithm):
             self.env_runner.set_state({COMPONENT_RL_MODULE: weights})
 
     def _report(self, user_steps: int, clock: StopWatch) -> None:
-        metrics, group = self.metrics, self.env_runner_group
-        assert group is not None
+        metrics = self.metrics
         for answer in self.learner_group.foreach_learner(lambda learner: learner.drain_figures()):
             for name, value in answer.get().items():  # raises what the learner raised
                 metrics.log_value((LEARNER_RESULTS, DEFAULT_MODULE_ID, name), value, window=1)
-        remote = self._settings.rollout.runners > 0
-        collected = group.foreach_env_runner(lambda runner: runner.get_metrics(), local_env_runner=not remote)
+        collected = self._ask_runners(BatchedEnvRunner.get_metrics)
         metrics.aggregate([figures for figures in collected if figures], key=ENV_RUNNER_RESULTS)
         learned = self.updates * self._settings.replay.batch_size
         after_start = max(self.collected - self._settings.replay.learning_starts, 1)
@@ -274,11 +337,8 @@ class OffPolicyAlgorithm(Algorithm):
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """RLlib's state, the replay, the counters, and every runner's users and generators."""
         state = super().get_state(*args, **kwargs)
-        group = self.env_runner_group
-        assert group is not None
-        runners = group.foreach_env_runner(
-            lambda runner: (runner.worker_index, runner.get_state(not_components=COMPONENT_RL_MODULE)),
-            local_env_runner=self._settings.rollout.runners == 0,
+        runners = self._ask_runners(
+            lambda runner: (runner.worker_index, runner.get_state(not_components=COMPONENT_RL_MODULE))
         )
         state[_STATE] = {
             "replay": self.replay.state_dict(),
@@ -311,13 +371,21 @@ class OffPolicyAlgorithm(Algorithm):
         own = state[_STATE]
         self.replay.load_state_dict(own["replay"])
         self.collected, self.updates = own["collected"], own["updates"]
-        saved = own["runners"]
-        group = self.env_runner_group
-        assert group is not None
-        group.foreach_env_runner(
-            functools.partial(_restore_runner, saved),
-            local_env_runner=self._settings.rollout.runners == 0,
-        )
+        self._ask_runners(functools.partial(_restore_runner, own["runners"]))
+
+    def cleanup(self) -> None:
+        """End the runners without asking them, which would wait for one that hangs: they hold nothing."""
+        if self.env_runner_group is not None:
+            self.env_runner_group._worker_manager.clear()
+        super().cleanup()
+
+
+def _answer(question: Callable[[BatchedEnvRunner], T], runner: BatchedEnvRunner) -> tuple[int, T]:
+    return runner.worker_index, question(runner)
+
+
+def _sample(arguments: dict[str, Any], runner: BatchedEnvRunner) -> list[Columns]:
+    return runner.sample(**arguments)
 
 
 def _restore_runner(saved: dict[int, Any], runner: BatchedEnvRunner) -> None:

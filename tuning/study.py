@@ -77,6 +77,7 @@ def study(
     Raises:
         UserError: as ``check``.
         KeyboardInterrupt: somebody interrupted it; ``resume`` goes on.
+        Terminated: SIGTERM did; every trial was saved before.
     """
     fitted, out = check(plan, out), out.resolve()
     with begin(out, describe_run(plan.describe(), 0, fitted.dataset.fingerprint, plan.base.device)):

@@ -32,6 +32,7 @@ from rl_rec.agents import Agent
 from rl_rec.provenance import describe_run, write_run
 from rl_rec.run_folder import TRIAL, RunFolder
 from rl_rec.train_settings import TrainSettings
+from tuning.termination import SaveWhenTold
 
 _LOCK = ".lock"
 
@@ -110,6 +111,7 @@ def train(
         UserError: as ``check``.
         TrainingFailedError: the training itself failed; the last good checkpoint stays.
         KeyboardInterrupt: somebody interrupted it; ``resume`` goes on.
+        Terminated: SIGTERM did; every trial was saved before.
     """
     described, out = check(agent, simulator, settings, out), out.resolve()
     with begin(out, described):
@@ -250,7 +252,7 @@ def _start(run: RunFolder, progress: Progress, trackers: Sequence[Callback] = ()
                 checkpoint_frequency=math.ceil(settings.checkpoint_every / settings.report_every),
                 checkpoint_at_end=True,
             ),
-            callbacks=[_ReportProgress(), *trackers],
+            callbacks=[_ReportProgress(), SaveWhenTold(), *trackers],
             verbose=0,
         ),
     )
@@ -262,7 +264,7 @@ def _trial_name(trial: Any) -> str:
 
 
 def _run(tuner: Tuner, run: RunFolder, progress: Progress) -> RunFolder:
-    with quiet(), _ReportProgress.to(progress):
+    with quiet(), _ReportProgress.to(progress), SaveWhenTold.on_sigterm():
         results: ResultGrid = tuner.fit()
     error = results[0].error
     if error is not None:

@@ -12,6 +12,7 @@ from ray.tune.search import Searcher
 
 from envs.progress import Progress, silent
 from rl_rec.train_settings import TrainSettings
+from tuning.termination import SaveWhenTold
 from tuning.training import last_line, quiet
 from tuning.trial import StudyTrial, trial_name
 
@@ -71,11 +72,11 @@ def run_trials(
                 checkpoint_at_end=True,
             ),
             failure_config=FailureConfig(max_failures=RETRIES),
-            callbacks=list(callbacks),
+            callbacks=[SaveWhenTold(), *callbacks],
             verbose=0,
         ),
     )
-    with quiet():
+    with quiet(), SaveWhenTold.on_sigterm():
         results = tuner.fit()
     return {Path(result.path).name: last_line(result.error) for result in results if result.error}
 
