@@ -31,16 +31,14 @@ def tune(
     from cluster.ray_session import ray_session
     from envs import world_folder
     from rl_rec.agents import find_agent
-    from rl_rec.cli.options import check_device
     from tuning.overhead import measure_overhead
     from tuning.training import check_settings
 
     chosen = find_agent(agent)
     settings = chosen.train_settings().with_overrides(["evaluation.every=0", *assignments, f"steps={steps}"])
-    check_device(settings.device)
     check_settings(chosen, simulator.resolve(), world_folder.load(simulator.resolve()), settings)
     with (
-        ray_session(settings.reserved_cpus, settings.reserved_gpus),
+        ray_session([settings.reservation]),
         reporting("measuring") as progress,
     ):
         result = measure_overhead(chosen, simulator.resolve(), settings, repeats, progress)

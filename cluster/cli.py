@@ -26,7 +26,7 @@ from rl_rec.cli.progress import reporting
 @click.option("--resume", "resume_path", type=click.Path(path_type=Path), help="Go on with this run instead.")
 @click.option("--address", help="A running Ray cluster; by default Ray is started here.")
 @set_option
-@click.option("--device", help="Where to compute: cpu, cuda or cuda:<index>.")
+@click.option("--device", help="Where to compute: cpu or cuda.")
 @track_option
 @json_option
 def train(
@@ -67,7 +67,6 @@ def train(
         raise UserError(f"missing {', '.join(missing)} (or --resume RUN)")
 
     from rl_rec.agents import find_agent
-    from rl_rec.cli.options import check_device
     from rl_rec.run_folder import RunFolder
 
     if resume_path is not None:
@@ -83,7 +82,6 @@ def train(
         fields = {"steps": steps, "seed": seed, "device": device}
         pairs = [f"{name}={value}" for name, value in fields.items() if value is not None]
         settings = agent.train_settings().with_overrides([*assignments, *pairs])
-    check_device(settings.device)
 
     from cluster.ray_session import ray_session
     from tuning import training
@@ -103,7 +101,7 @@ def train(
     if settings.idle:
         console.print(f"[yellow]{settings.idle}[/yellow]", soft_wrap=True)
     try:
-        with ray_session(settings.reserved_cpus, settings.reserved_gpus, address):
+        with ray_session([settings.reservation], address):
             console.print("[dim]training; interrupt with Ctrl-C and go on later with --resume[/dim]")
             with reporting("user-steps") as progress:
                 if resume_path is not None:

@@ -69,6 +69,8 @@ def _claimed(out: Path, overwrite: bool) -> Iterator[None]:
 
 def _walk(out: Path, steps: int, seed: int, device: str) -> dict[str, Any]:
     out = out.resolve()
+    agent = find_agent("hac")
+    train_settings = agent.train_settings(steps=steps, seed=seed, device=device)
     data, simulator, run_path = out / "data", out / "simulator", out / "run"
 
     with reporting("1/4 logs") as progress:
@@ -83,9 +85,7 @@ def _walk(out: Path, steps: int, seed: int, device: str) -> dict[str, Any]:
         f"simulator: held-out AUC {report.quality['model'].auc:.3f}, ECE {report.quality['model'].ece:.3f}"
     )
 
-    agent = find_agent("hac")
-    train_settings = agent.train_settings(steps=steps, seed=seed, device=device)
-    with ray_session(cpus=1, gpus=int(device.startswith("cuda"))), reporting("3/4 training") as progress:
+    with ray_session([train_settings.reservation]), reporting("3/4 training") as progress:
         run = train(agent, simulator, train_settings, run_path, progress)
 
     rules = train_settings.world

@@ -4,26 +4,31 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import ray
 
 from envs.errors import UserError
+from rl_rec.cli.options import check_device
+from rl_rec.resources import Node, Reservation, arithmetic, left_over, total
 
 _OBJECT_STORE_BYTES = 200 * 2**20
+_UNBOUNDED_GROUP = 1000
+"""Nodes that are counted of a group without a limit."""
 
 # Before any process imports torch: spinning OMP threads slow a busy machine by up to 100 times.
 WORKER_ENVIRONMENT: Mapping[str, str] = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 @contextmanager
-def ray_session(cpus: float, gpus: float = 0, address: str | None = None, at_once: int = 1) -> Iterator[None]:
+def ray_session(
+    reservations: Iterable[Reservation], address: str | None = None, at_once: int = 1
+) -> Iterator[None]:
     """Have Ray running inside the block; what was started here is stopped at its end.
 
     Args:
-        cpus: CPUs that one trial reserves.
-        gpus: GPUs that it reserves; a fraction is a share of one.
+        reservations: what the trials reserve, each one's.
         address: of a running cluster (``auto``, ``ray://...``); ``None`` takes ``RAY_ADDRESS``, which Ray sets
             for its jobs, and without it starts a local instance.
         at_once: trials that a local instance makes room for; on a cluster they wait for each other.
@@ -31,17 +36,21 @@ def ray_session(cpus: float, gpus: float = 0, address: str | None = None, at_onc
     Raises:
         UserError: the cluster cannot be reached, or does not have what the job asks for.
     """
+    reservations = list(reservations)
     if ray.is_initialized():
-        _check_resources(cpus, gpus)
+        _check_room(reservations)
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS")
+    cpus = max(total(reservation)[0] for reservation in reservations)
     environment = {name: os.environ.get(name, value) for name, value in WORKER_ENVIRONMENT.items()}
     os.environ.update(environment)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray runs workers at low priority by default; here they are the work itself.
     os.environ.setdefault("RAY_worker_niceness", "0")
     runtime = {"env_vars": environment}
+    if address is None and any(total(reservation)[1] for reservation in reservations):
+        check_device("cuda")
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         if address is None:
@@ -63,17 +72,34 @@ def ray_session(cpus: float, gpus: float = 0, address: str | None = None, at_onc
     if callable(on_sigterm) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own prints its native stack
     try:
-        _check_resources(cpus, gpus)
+        _check_room(reservations)
         yield
     finally:
         ray.shutdown()
 
 
-def _check_resources(cpus: float, gpus: float) -> None:
-    available = ray.cluster_resources()
-    for name, asked in (("CPU", cpus), ("GPU", gpus)):
-        if asked > available.get(name, 0):
-            raise UserError(
-                f"a trial asks for {asked:g} {name}, the cluster has {available.get(name, 0):g}: "
-                "lower rollout.runners or resources, or use a larger cluster"
-            )
+def _check_room(reservations: Iterable[Reservation]) -> None:
+    there = _nodes()
+    for reservation in reservations:
+        missing = left_over(reservation, there)
+        if missing is None:
+            continue
+        cpus, gpus = (sum(node[part] for node in there) for part in (0, 1))
+        nodes = "1 node" if len(there) == 1 else f"{len(there)} nodes"
+        raise UserError(
+            f"a run asks for {arithmetic(reservation)}; the cluster has {cpus:g} CPU and {gpus:g} GPU on "
+            f"{nodes} and no place for {missing}: lower rollout.runners or resources.*, or use a larger cluster"
+        )
+
+
+def _nodes() -> list[Node]:
+    """CPUs and GPUs of each node: those that are there, and those that an autoscaler may add."""
+    live = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    config = ray._private.state.state.get_cluster_config()
+    groups = config.node_group_configs if config is not None else []
+    added = [
+        group.resources
+        for group in groups
+        for _ in range(group.max_count if group.max_count >= 0 else _UNBOUNDED_GROUP)
+    ]
+    return [(each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in [*live, *(dict(more) for more in added)]]

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from cluster.options import track_option
 from envs.errors import Terminated, UserError
-from rl_rec.cli.options import check_device, json_option, set_option
+from rl_rec.cli.options import json_option, set_option
 from rl_rec.cli.output import console, emit
 from rl_rec.cli.progress import reporting
 
@@ -125,14 +125,13 @@ def study(
         }
         common = [*assignments, *([] if steps is None else [f"steps={steps}"])]
         plan = _plan(algorithm, simulator, variants, worlds, serves, common, **sizes)
-    check_device(plan.base.device)
     if plan.base.idle:
         console.print(f"[yellow]{plan.base.idle}[/yellow]", soft_wrap=True)
     trackers = make_trackers(track, path.name)
     if resume_path is None:  # before Ray starts, which takes seconds
         studies.check(plan, path)
     try:
-        with ray_session(*plan.reserved, address, at_once=parallel):
+        with ray_session(plan.reservations, address, at_once=parallel):
             if resume_path is not None:
                 result = studies.resume(path, parallel, reporting, trackers)
             else:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from cluster.options import track_option
 from envs.errors import Terminated, UserError
-from rl_rec.cli.options import check_device, json_option, overwrite_option, set_option
+from rl_rec.cli.options import json_option, overwrite_option, set_option
 from rl_rec.cli.output import console, emit
 from rl_rec.cli.progress import reporting
 
@@ -90,7 +90,6 @@ def sweep(
     fields = {"seeds": seeds, "steps": steps, "episodes": episodes}
     given = {field: value for field, value in fields.items() if value is not None}
     plan = find_sweep(name).plan(simulator, Split[split.upper()], assignments, **given)
-    check_device(plan.base.device)
     if dry_run:
         plan.check(world_folder.load(simulator.resolve()))
         emit(_cost(plan, parallel), as_json, _trials)
@@ -142,7 +141,7 @@ def _run(
     else:
         study.check(plan, out)
     try:
-        with ray_session(*plan.reserved, address, at_once=parallel):
+        with ray_session(plan.reservations, address, at_once=parallel):
             if isinstance(plan, SearchPlan):
                 result = (
                     search_run.resume(out, parallel, reporting, trackers)
@@ -194,13 +193,10 @@ def _cost(plan: "StudyPlan | SearchPlan", parallel: int) -> dict[str, Any]:
 
 
 def _trial(name: str, algorithm: str, settings: Any) -> dict[str, Any]:
-    return {
-        "trial": name,
-        "algorithm": algorithm,
-        "user_steps": settings.steps,
-        "cpus": settings.reserved_cpus,
-        "gpus": settings.reserved_gpus,
-    }
+    from rl_rec.resources import total
+
+    cpus, gpus = total(settings.reservation)
+    return {"trial": name, "algorithm": algorithm, "user_steps": settings.steps, "cpus": cpus, "gpus": gpus}
 
 
 def _trials(cost: Mapping[str, Any]) -> Table:

@@ -9,6 +9,7 @@ into the same ones.
 import difflib
 import functools
 import logging
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -91,9 +92,18 @@ class OffPolicyConfig(AlgorithmConfig):
         """Train on the simulator folder ``simulator`` with ``settings``."""
         self.settings = settings.model_dump(mode="json")
         self.environment(ENV_ID, env_config={"simulator": str(simulator)})
-        self.env_runners(num_env_runners=settings.rollout.runners)
-        self.learners(num_cpus_per_learner=settings.resources.cpus, num_gpus_per_learner=settings.reserved_gpus)
-        self.resources(num_cpus_for_main_process=settings.resources.cpus)
+        ours = settings.resources
+        self.resources(num_cpus_for_main_process=ours.cpus)
+        self.env_runners(
+            num_env_runners=settings.rollout.runners,
+            num_cpus_per_env_runner=ours.runner_cpus,
+            num_gpus_per_env_runner=ours.runner_gpus,
+        )
+        self.learners(
+            num_learners=ours.learners,
+            num_cpus_per_learner=ours.learner_cpus if ours.learners else ours.cpus,
+            num_gpus_per_learner=settings.learner_gpus if ours.learners else settings.main_gpus,
+        )
         self.debugging(seed=settings.seed)
         return self
 
@@ -118,13 +128,16 @@ class OffPolicyConfig(AlgorithmConfig):
                 nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
                 raise UserError(f"unknown key {name!r} in RLlib's configuration; did you mean {nearest!r}?")
         settings = self.train_settings()
-        if settings.rollout.mode == "async" and settings.rollout.runners == 0:
-            raise ValueError("rollout.mode=async needs rollout.runners >= 1")
-        if not self.in_evaluation and self.num_env_runners != settings.rollout.runners:
-            raise ValueError(
-                f"num_env_runners={self.num_env_runners} but rollout.runners={settings.rollout.runners}: "
-                "set both, Tune reserves resources by the first"
-            )
+        pairs = {
+            "num_env_runners": ("rollout.runners", settings.rollout.runners),
+            "num_learners": ("resources.learners", settings.resources.learners),
+        }
+        for name, (ours, value) in pairs.items():
+            if not self.in_evaluation and getattr(self, name) != value:
+                raise ValueError(
+                    f"{name}={getattr(self, name)} but {ours}={value}: "
+                    "set both, Tune reserves resources by the first"
+                )
 
     @property
     def _model_config_auto_includes(self) -> dict[str, Any]:
@@ -133,7 +146,6 @@ class OffPolicyConfig(AlgorithmConfig):
             "env_config": self.world_config(),
             "agent": settings.agent.model_dump(mode="json"),
             "seed": stream_seed(settings.seed, 3),
-            "device": settings.device,
         }
 
 
@@ -152,8 +164,7 @@ class OffPolicyAlgorithm(Algorithm):
         """Build runners, learners and the replay."""
         super().setup(config)
         settings = self._settings = self.config.train_settings()
-        local = self.config.num_learners == 0
-        self._device = torch.device(settings.device if local else "cpu")
+        self._device = torch.device(settings.main_device)
         self.replay = Replay(settings.replay.capacity, stream_seed(settings.seed, 5), self._device)
         self.collected = 0  # user-steps, lifetime
         self.updates = 0  # lifetime
@@ -278,15 +289,14 @@ class OffPolicyAlgorithm(Algorithm):
         group = self.env_runner_group
         assert group is not None
         group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
-        if self.config.num_learners:
-            weights = self.learner_group.get_weights(inference_only=True)
-            self.env_runner.set_state({COMPONENT_RL_MODULE: weights})
 
     def _report(self, user_steps: int, clock: StopWatch) -> None:
         metrics = self.metrics
-        for answer in self.learner_group.foreach_learner(lambda learner: learner.drain_figures()):
-            for name, value in answer.get().items():  # raises what the learner raised
-                metrics.log_value((LEARNER_RESULTS, DEFAULT_MODULE_ID, name), value, window=1)
+        answers = self.learner_group.foreach_learner(lambda learner: learner.drain_figures())
+        learners = [answer.get() for answer in answers]  # raises what a learner raised
+        for name in learners[0]:
+            mean = statistics.fmean(figures[name] for figures in learners)  # of equal parts of every batch
+            metrics.log_value((LEARNER_RESULTS, DEFAULT_MODULE_ID, name), mean, window=1)
         collected = self._ask_runners(BatchedEnvRunner.get_metrics)
         metrics.aggregate([figures for figures in collected if figures], key=ENV_RUNNER_RESULTS)
         learned = self.updates * self._settings.replay.batch_size

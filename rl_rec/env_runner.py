@@ -22,6 +22,7 @@ from envs.randomness import stream_seed
 from envs.rllib import world_from_env_config
 from envs.simulator import Simulator
 from rl_rec import metrics as names
+from rl_rec.rl_module import placed
 from rl_rec.rollout import EpisodeStatistics, Rollout
 
 _REMOTE_STREAMS = 1000
@@ -77,7 +78,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self._device = (
             get_device(self.config, self.config.num_gpus_per_env_runner)
             if self.worker_index
-            else torch.device(self._settings.device)  # in the learner's process, on the learner's device
+            else torch.device(self._settings.main_device)
         )
         # Far from the numbers of other purposes: a seed's path may end in a stream or in a purpose.
         self._stream = _REMOTE_STREAMS + self.worker_index if self.worker_index else 0
@@ -98,7 +99,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         spec = self.config.get_multi_rl_module_spec(spaces=self.get_spaces(), inference_only=True)
         self._noise = torch.Generator(self._device)
         self._noise.manual_seed(stream_seed(self._settings.seed, self._stream, 2))
-        module = spec.build()
+        module = placed(spec, self._device).build()
         module[DEFAULT_MODULE_ID].to(self._device)
         self._use(module)
 

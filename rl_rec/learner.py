@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch import Tensor
 
 from envs.randomness import stream_seed
-from rl_rec.rl_module import CRITIC, PREDICTIONS, RecommenderModule
+from rl_rec.rl_module import CRITIC, PREDICTIONS, RecommenderModule, placed
 from rl_rec.transitions import Transitions
 
 
@@ -31,6 +32,7 @@ class OffPolicyLearner(TorchLearner):
     def build(self) -> None:
         """Build module, targets and the generator of the dropout masks."""
         super().build()
+        self._learners = self.config.num_learners
         self._tau = getattr(self.config.train_settings().agent, "tau", 0.0)
         self._sums: dict[str, Tensor] = {}
         self._count = 0
@@ -47,6 +49,17 @@ class OffPolicyLearner(TorchLearner):
             self._critic = {
                 optimizer for name, optimizer in self.get_optimizers_for_module(module_id) if name == CRITIC
             }
+
+    def _make_module(self) -> MultiRLModule:
+        placed(self._module_spec, self._device)
+        return super()._make_module()
+
+    def _make_modules_ddp_if_necessary(self) -> None:
+        """Gradients are averaged below, in one message.
+
+        DistributedDataParallel would send several, and needs a gradient for every parameter, which not every
+        setting gives.
+        """
 
     def _recommender(self, module_id: str) -> RecommenderModule:
         module = self.module[module_id].unwrapped()
@@ -81,6 +94,8 @@ class OffPolicyLearner(TorchLearner):
         for optimizer in self._optimizer_parameters:
             optimizer.zero_grad(set_to_none=True)
         torch.stack(list(per_module.values())).sum().backward()
+        if self._learners > 1:
+            self._average_gradients()
         self._updates += 1
         with_policy = self._updates % self._period == 0
         for optimizer in self._optimizer_parameters:
@@ -91,6 +106,15 @@ class OffPolicyLearner(TorchLearner):
                 torch._foreach_lerp_(self._targets, self._weights, self._tau)
         self._count += 1
         return outputs, per_module, {}
+
+    def _average_gradients(self) -> None:
+        """Every learner has an equal part of the batch: the mean of the gradients is the batch's."""
+        gradients = [weights.grad for weights in self._weights if weights.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        torch.distributed.all_reduce(flat)
+        flat /= self._learners
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        torch._foreach_copy_(gradients, [p.view_as(g) for p, g in zip(parts, gradients, strict=True)])
 
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         """Let the learning rates fall."""

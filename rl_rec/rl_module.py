@@ -5,6 +5,7 @@ import copy
 from typing import Any, ClassVar
 
 import torch
+from ray.rllib.core.rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, TargetNetworkAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
@@ -28,9 +29,9 @@ LossTerms = dict[str, Tensor]
 class RecommenderModule(TorchRLModule, TargetNetworkAPI, InferenceOnlyAPI):
     """Thin: sizes come from the world, everything else from the algorithm's folder.
 
-    ``model_config``: ``env_config`` (where the world is), ``agent`` (the settings as plain data), ``seed``,
-    ``device``. The networks must have ``policy_parameters()``, what the actor's optimizer moves, and may have a
-    ``critic`` with an optimizer of its own.
+    ``model_config``: ``env_config`` (where the world is), ``agent`` (the settings as plain data), ``seed``, and
+    from ``placed`` the ``device`` (else cpu). The networks must have ``policy_parameters()``, what the actor's
+    optimizer moves, and may have a ``critic`` with an optimizer of its own.
     """
 
     settings_class: ClassVar[type[Settings]]
@@ -44,7 +45,7 @@ class RecommenderModule(TorchRLModule, TargetNetworkAPI, InferenceOnlyAPI):
         """Build the networks; the same seed gives the same weights in every process."""
         config = self.model_config
         self.settings: Any = self.settings_class.from_mapping(config["agent"])
-        world, rules = world_from_env_config(config["env_config"], config["device"])
+        world, rules = world_from_env_config(config["env_config"], config.get("device", "cpu"))
         self.forbid_repeats = rules.repeats == "forbid"
         self.reward = rules.reward
         self.catalogue = Catalogue.of(world, rules.catalogue)
@@ -102,3 +103,10 @@ class RecommenderModule(TorchRLModule, TargetNetworkAPI, InferenceOnlyAPI):
     def get_non_inference_attributes(self) -> list[str]:
         """What rollouts do without."""
         return ["targets", *(f"networks.{name}" for name in self.rollouts_without)]
+
+
+def placed(spec: MultiRLModuleSpec, device: torch.device) -> MultiRLModuleSpec:
+    """``spec`` for a process that computes on ``device``: runners and learners may have different ones."""
+    for own in spec.rl_module_specs.values():
+        own.model_config = {**own.model_config, "device": str(device)}
+    return spec

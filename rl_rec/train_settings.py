@@ -2,11 +2,12 @@
 
 from typing import Generic, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from envs.settings import Settings
 from envs.world_settings import WorldSettings
+from rl_rec.resources import Processes, Reservation
 
 AgentT = TypeVar("AgentT", bound=Settings)
 
@@ -63,12 +64,30 @@ class EvaluationSettings(Settings):
 
 
 class ResourceSettings(Settings):
-    """What a run reserves on Ray, besides one CPU for each remote runner."""
+    """What the processes of a run reserve on Ray, which also says where each computes.
+
+    ``device=cuda`` puts what learns on a GPU. Three layouts are usual::
+
+        simulator, policy, replay and losses in one process:   device=cuda
+        env runners on CPUs, one GPU that learns:              device=cuda rollout.runners=8
+        env runners on GPUs, remote learners on others:        device=cuda rollout.runners=8
+            resources.runner_gpus=0.25 resources.learners=2
+    """
 
     cpus: float = Field(1.0, gt=0)
-    """CPUs of the process that learns."""
+    """CPUs of the process that holds the replay, and learns where there are no remote learners."""
     gpus: float = Field(1.0, gt=0, le=1)
-    """Share of a GPU that it reserves where ``device`` is cuda; 0.25: four trials share one."""
+    """Its share of a GPU where ``device`` is cuda and it learns; 0.25: four trials share one."""
+    runner_cpus: float = Field(1.0, gt=0)
+    """CPUs of each remote env runner."""
+    runner_gpus: float = Field(0.0, ge=0, le=1)
+    """Share of a GPU of each remote env runner; 0 lets it compute on the CPU."""
+    learners: int = Field(0, ge=0)
+    """Remote learners, which share every batch among them; 0 learns beside the replay."""
+    learner_cpus: float = Field(1.0, gt=0)
+    """CPUs of each remote learner."""
+    learner_gpus: float = Field(1.0, gt=0, le=1)
+    """Share of a GPU of each remote learner where ``device`` is cuda."""
 
 
 class TrainSettings(Settings, Generic[AgentT]):
@@ -79,7 +98,7 @@ class TrainSettings(Settings, Generic[AgentT]):
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of weights, users, responses, exploration and replay."""
     device: str = "cpu"
-    """Where simulator, policy, replay and losses live: cpu or cuda."""
+    """Where simulator, policy, replay and losses live: cpu or cuda; ``resources`` says more."""
     report_every: int = Field(2_000, ge=1)
     """User-steps between two reports: one iteration of RLlib."""
     checkpoint_every: int = Field(10_000, ge=1)
@@ -111,14 +130,58 @@ class TrainSettings(Settings, Generic[AgentT]):
         )
 
     @property
-    def reserved_cpus(self) -> float:
-        """CPUs of the whole run: the learner's process and one for each remote runner."""
-        return self.resources.cpus + self.rollout.runners
+    def main_device(self) -> str:
+        """Where the process with the replay computes: remote learners leave it no GPU."""
+        return "cpu" if self.resources.learners else self.device
 
     @property
-    def reserved_gpus(self) -> float:
-        """GPUs of the whole run."""
-        return self.resources.gpus if self.device.startswith("cuda") else 0.0
+    def main_gpus(self) -> float:
+        """The share of a GPU that it reserves; evaluations reserve the same."""
+        return self.resources.gpus if self.main_device != "cpu" else 0.0
+
+    @property
+    def learner_gpus(self) -> float:
+        """The share of a GPU that each remote learner reserves."""
+        return self.resources.learner_gpus if self.device != "cpu" else 0.0
+
+    @property
+    def reservation(self) -> Reservation:
+        """All processes of a run."""
+        ours, runners = self.resources, self.rollout.runners
+        return [
+            Processes("replay" if ours.learners else "learner", 1, ours.cpus, self.main_gpus),
+            *([Processes("env runners", runners, ours.runner_cpus, ours.runner_gpus)] if runners else []),
+            *(
+                [Processes("remote learners", ours.learners, ours.learner_cpus, self.learner_gpus)]
+                if ours.learners
+                else []
+            ),
+        ]
+
+    @field_validator("device")
+    @classmethod
+    def _check_device(cls, device: str) -> str:
+        if device.startswith("cuda:"):
+            raise ValueError("Ray hands out the GPUs; say cuda, and CUDA_VISIBLE_DEVICES says which")
+        if device not in ("cpu", "cuda"):
+            raise ValueError("use cpu or cuda")
+        return device
+
+    @model_validator(mode="after")
+    def _check_layout(self) -> Self:
+        ours, batch = self.resources, self.replay.batch_size
+        if ours.runner_gpus and self.device == "cpu":
+            raise ValueError(f"resources.runner_gpus={ours.runner_gpus:g} needs device=cuda")
+        if ours.runner_gpus and not self.rollout.runners:
+            raise ValueError(f"resources.runner_gpus={ours.runner_gpus:g} needs rollout.runners >= 1")
+        if self.rollout.mode == "async" and not self.rollout.runners:
+            raise ValueError("rollout.mode=async needs rollout.runners >= 1")
+        if ours.learners and batch % ours.learners:
+            raise ValueError(
+                f"replay.batch_size={batch} must be a multiple of resources.learners={ours.learners}: "
+                "they share every batch"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_fragment(self) -> Self:

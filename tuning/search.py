@@ -20,6 +20,7 @@ from envs.errors import UserError
 from envs.settings import Settings, assignment
 from envs.world_folder import FittedWorld
 from rl_rec.agents import Agent, find_agent
+from rl_rec.resources import Reservation
 from rl_rec.train_settings import TrainSettings
 from tuning.study_plan import StudyPlan
 from tuning.sweep import Case, Experiment, Sweep, Value
@@ -213,9 +214,9 @@ class SearchPlan:
         return self.agent.train_settings().with_overrides([*search.set, *self.assignments, *fixed])
 
     @property
-    def reserved(self) -> tuple[float, float]:
-        """CPUs and GPUs of a trial."""
-        return self.base.reserved_cpus, self.base.reserved_gpus
+    def reservations(self) -> list[Reservation]:
+        """What a trial reserves."""
+        return [self.base.reservation]
 
     def check(self, fitted: FittedWorld) -> None:
         """Find what would stop the search before anything is trained.

@@ -44,7 +44,7 @@ def evaluations(
     Raises:
         UserError: a trial's weights cannot be read, or do not fit.
     """
-    task = ray.remote(num_cpus=1, num_gpus=plan.base.reserved_gpus)(_evaluate)
+    task = ray.remote(num_cpus=1, num_gpus=plan.base.main_gpus)(_evaluate)
     cells = {cell.name: cell for cell in plan.cells()}
     waiting, running = list(reversed(jobs)), dict[Any, Job]()
     while waiting or running:
@@ -69,7 +69,7 @@ def _condition(plan: StudyPlan, job: Job) -> dict[str, Any]:
         "rules": plan.rules(job.world, job.serve),
         "split": plan.split,
         "episodes": plan.episodes,
-        "device": plan.base.device,
+        "device": plan.base.main_device,
     }
 
 

@@ -20,6 +20,7 @@ from envs.world_settings import WorldSettings
 from rl_rec.agents import Agent, find_agent
 from rl_rec.comparison import REFERENCES
 from rl_rec.provenance import RUN_FILE
+from rl_rec.resources import Reservation
 from rl_rec.train_settings import TrainSettings
 from tuning.training import check_settings
 
@@ -87,10 +88,9 @@ class StudyPlan:
         return next(iter(self.variants.values())).settings
 
     @property
-    def reserved(self) -> tuple[float, float]:
-        """CPUs and GPUs of the trial that reserves most."""
-        settings = [variant.settings for variant in self.variants.values()]
-        return max(s.reserved_cpus for s in settings), max(s.reserved_gpus for s in settings)
+    def reservations(self) -> list[Reservation]:
+        """What a trial of each variant reserves."""
+        return [variant.settings.reservation for variant in self.variants.values()]
 
     def rules(self, world: str, serve: str | None = None) -> WorldSettings:
         """Rules of a training world, or of a serving condition on it."""

@@ -1,32 +1,58 @@
 """Asking for more than there is, and for what cannot be reached: one line, and nothing starts."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from cluster.ray_session import ray_session as session
 from envs.errors import UserError
+from rl_rec.resources import Processes
 
 pytestmark = pytest.mark.ray
 
+ONE = [Processes("learner", 1, 1)]
 
-def enter(**asked) -> str:
-    with pytest.raises(UserError) as problem, session(**asked):
+
+def enter(*reservations, **arguments) -> str:
+    with pytest.raises(UserError) as problem, session(reservations, **arguments):
         pytest.fail("the job started")
     assert "\n" not in str(problem.value)
     return str(problem.value)
 
 
 def test_more_cpus_than_there_are(ray_session):
-    assert "asks for 3 CPU, the cluster has 2" in enter(cpus=3)
+    problem = enter(ONE, [*ONE, Processes("env runners", 4, 1)])
+    assert "asks for 5 CPU (1 learner × 1 CPU, 4 env runners × 1 CPU); the cluster has 2 CPU" in problem
+    assert "on 1 node and no place for 3 env runners × 1 CPU: lower rollout.runners" in problem
 
 
 def test_more_gpus_than_there_are(ray_session):
-    assert "asks for 1000 GPU, the cluster has" in enter(cpus=1, gpus=1000)
+    problem = enter([Processes("learner", 1, 1, 1)])
+    assert "asks for 1 CPU and 1 GPU" in problem and "no place for 1 learner × 1 CPU + 1 GPU" in problem
+
+
+def test_what_an_autoscaler_may_add_counts(ray_session, monkeypatch):
+    import ray
+
+    asked = [*ONE, Processes("env runners", 4, 1)]
+
+    def scaling_to(count: int) -> None:
+        group = SimpleNamespace(resources={"CPU": 1}, max_count=count)
+        config = SimpleNamespace(node_group_configs=[group])
+        monkeypatch.setattr(ray._private.state.state, "get_cluster_config", lambda: config)
+
+    scaling_to(2)
+    assert "the cluster has 4 CPU and 0 GPU on 3 nodes and no place for 1 env runners" in enter(asked)
+    for count in (3, -1):
+        scaling_to(count)
+        with session([asked]):
+            pass
 
 
 def test_a_running_ray_is_used_and_left_running(ray_session):
     import ray
 
-    with session(cpus=2):
+    with session([[Processes("learner", 1, 2)]]):
         pass
     assert ray.is_initialized()
 
@@ -43,10 +69,25 @@ def test_workers_are_told_not_to_spin_and_an_unreachable_cluster_is_one_line(mon
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert enter(cpus=1, address="ray://nowhere:1") == "Ray cannot start or reach ray://nowhere:1: nobody there"
+    assert enter(ONE, address="ray://nowhere:1") == "Ray cannot start or reach ray://nowhere:1: nobody there"
     assert asked["address"] == "ray://nowhere:1"
     assert asked["runtime_env"]["env_vars"] == {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    enter(cpus=1)
+    enter(ONE)
     assert asked["address"] == "local"
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")  # as inside a Ray job
-    assert "10.0.0.1:6379" in enter(cpus=1)
+    assert "10.0.0.1:6379" in enter(ONE)
+
+
+def test_a_gpu_is_looked_for_where_ray_will_run(monkeypatch):
+    import ray
+    import torch
+
+    asked = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **arguments: asked.append(arguments) or 1 / 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    gpu = [Processes("learner", 1, 1, 1)]
+    assert "torch sees no CUDA device" in enter(gpu) and not asked
+    with pytest.raises(ZeroDivisionError), session([gpu], address="10.0.0.1:6379"):  # a cluster may have one
+        pass

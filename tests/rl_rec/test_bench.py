@@ -110,6 +110,17 @@ def test_fast_and_plain_have_the_same_gradients(agent, layers, start_history):
     assert gradient_difference(FastLoop(settings, world), PlainLoop(settings, world)) <= 1e-5
 
 
+@pytest.mark.parametrize("unit, gamma", [("slot", 0.0), ("slate", 0.0), ("slate", 0.9)])
+def test_fast_and_plain_agree_on_the_credit(unit, gamma):
+    settings = tiny("hsrl").with_overrides([f"agent.credit_unit={unit}", f"agent.gamma={gamma}"])
+    world = random_world(settings.world, seed=0)
+    assert gradient_difference(FastLoop(settings, world), PlainLoop(settings, world)) <= 1e-5
+    other = settings.with_overrides(
+        [f"agent.credit_unit={'slot' if unit == 'slate' else 'slate'}", "agent.gamma=0"]
+    )
+    assert gradient_difference(FastLoop(settings, world), PlainLoop(other, world)) > 1e-4
+
+
 def test_a_difference_of_the_gradients_is_seen():
     settings = tiny()
     world = random_world(settings.world, seed=0)

@@ -274,11 +274,12 @@ import dataclasses, sys
 from pathlib import Path
 from cluster.ray_session import ray_session
 from rl_rec.agents import AGENTS
+from rl_rec.resources import Processes
 from tuning.study import study
 from tuning.study_plan import read_plan
 
 AGENTS["twin"] = dataclasses.replace(AGENTS["hac"], name="twin")
-with ray_session(cpus=1):
+with ray_session([[Processes("learner", 1, 1)]]):
     study(read_plan(Path(sys.argv[1]))[0], Path(sys.argv[2]), parallel=1)
 """
 
