@@ -43,6 +43,9 @@ _STATE = "off_policy"
 _WITHOUT_RUNNERS_S = 600.0
 """How long a run waits for the first runner to come back when all are gone: a cluster may have to grow."""
 
+_FIGURES_S = 1.0
+"""How long a report waits for the figures of runners that are out of step."""
+
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -297,7 +300,7 @@ class OffPolicyAlgorithm(Algorithm):
         for name in learners[0]:
             mean = statistics.fmean(figures[name] for figures in learners)  # of equal parts of every batch
             metrics.log_value((LEARNER_RESULTS, DEFAULT_MODULE_ID, name), mean, window=1)
-        collected = self._ask_runners(BatchedEnvRunner.get_metrics)
+        collected = self._runner_figures()
         metrics.aggregate([figures for figures in collected if figures], key=ENV_RUNNER_RESULTS)
         learned = self.updates * self._settings.replay.batch_size
         after_start = max(self.collected - self._settings.replay.learning_starts, 1)
@@ -309,6 +312,16 @@ class OffPolicyAlgorithm(Algorithm):
         }
         for name, value in figures.items():
             metrics.log_value(name, value, window=1)
+
+    def _runner_figures(self) -> list[Any]:
+        if self._settings.rollout.mode == "sync":
+            return self._ask_runners(BatchedEnvRunner.get_metrics)
+        # Behind the fragment in hand: figures of a runner that is slow come with the next report.
+        group = self.env_runner_group
+        assert group is not None
+        group.foreach_env_runner_async("get_metrics", tag="metrics")
+        ready = group.fetch_ready_async_reqs(tags="metrics", timeout_seconds=_FIGURES_S)
+        return [figures for _, figures in ready]
 
     def step(self) -> dict[str, Any]:
         """One iteration; when an evaluation is due, also at the end, its figures under ``evaluation``."""

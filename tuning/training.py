@@ -15,6 +15,7 @@ from ray.tune import (
     Callback,
     CheckpointConfig,
     ExperimentAnalysis,
+    FailureConfig,
     ResultGrid,
     RunConfig,
     TuneConfig,
@@ -32,6 +33,7 @@ from rl_rec.agents import Agent
 from rl_rec.provenance import describe_run, write_run
 from rl_rec.run_folder import TRIAL, RunFolder
 from rl_rec.train_settings import TrainSettings
+from tuning.retries import RETRIES, CountInARow
 from tuning.termination import SaveWhenTold
 
 _LOCK = ".lock"
@@ -252,7 +254,8 @@ def _start(run: RunFolder, progress: Progress, trackers: Sequence[Callback] = ()
                 checkpoint_frequency=math.ceil(settings.checkpoint_every / settings.report_every),
                 checkpoint_at_end=True,
             ),
-            callbacks=[_ReportProgress(), SaveWhenTold(), *trackers],
+            failure_config=FailureConfig(max_failures=RETRIES),
+            callbacks=[_ReportProgress(), SaveWhenTold(), CountInARow(), *trackers],
             verbose=0,
         ),
     )

@@ -12,12 +12,10 @@ from ray.tune.search import Searcher
 
 from envs.progress import Progress, silent
 from rl_rec.train_settings import TrainSettings
+from tuning.retries import RETRIES, CountInARow
 from tuning.termination import SaveWhenTold
 from tuning.training import last_line, quiet
 from tuning.trial import StudyTrial, trial_name
-
-RETRIES = 1
-"""How often a trial that failed is tried again, from its newest checkpoint, before it is reported."""
 
 
 def run_trials(
@@ -72,7 +70,7 @@ def run_trials(
                 checkpoint_at_end=True,
             ),
             failure_config=FailureConfig(max_failures=RETRIES),
-            callbacks=[SaveWhenTold(), *callbacks],
+            callbacks=[SaveWhenTold(), CountInARow(), *callbacks],
             verbose=0,
         ),
     )
