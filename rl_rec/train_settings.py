@@ -24,8 +24,8 @@ class RolloutSettings(Settings):
     mode: str = Field("sync", pattern="^(sync|async)$")
     """With remote runners, ``sync`` waits for all of them each round; ``async`` takes what is ready."""
     timeout_s: float = Field(120.0, gt=0.0)
-    """Seconds after which a remote runner that brings nothing is taken to hang and started anew; well above what
-    ``fragment`` steps take."""
+    """Seconds after which a remote runner that brings nothing is taken to hang and started anew: well above
+    what ``fragment`` steps take."""
 
 
 class ReplaySettings(Settings):

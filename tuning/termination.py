@@ -14,7 +14,7 @@ from ray.tune.result import SHOULD_CHECKPOINT
 from envs.errors import Terminated
 
 PATIENCE_S = 18.0
-"""How long trials may take to reach their next report and save: clouds give 30 s, and Ray needs some to stop."""
+"""How long trials may take to their next report and checkpoint: clouds give 30 s, Ray needs some to stop."""
 
 
 class SaveWhenTold(Callback):

@@ -268,18 +268,24 @@ def _trial_name(trial: Any) -> str:
 
 def _run(tuner: Tuner, run: RunFolder, progress: Progress) -> RunFolder:
     with quiet(), _ReportProgress.to(progress), SaveWhenTold.on_sigterm():
-        results: ResultGrid = tuner.fit()
-    error = results[0].error
-    if error is not None:
-        kept = (
-            "its last checkpoint is kept" if any(run.whole_checkpoints()) else "it had saved no checkpoint yet"
-        )
-        raise TrainingFailedError(f"training failed: {last_line(error)} ({run.path}: {kept})")
+        try:
+            results: ResultGrid = tuner.fit()
+        except OSError as error:  # of Tune's own notes
+            raise _failed(run, error) from None
+    if results[0].error is not None:
+        raise _failed(run, results[0].error)
     # Tune ends its loop on Ctrl-C and returns as if all were well.
     if (results[0].metrics or {}).get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0) < run.settings.steps:
         raise KeyboardInterrupt
     run.mark_finished()
     return run
+
+
+def _failed(run: RunFolder, error: BaseException) -> TrainingFailedError:
+    left = "it had saved no checkpoint yet"
+    if any(run.whole_checkpoints()):
+        left = "its last checkpoint is kept; once the cause is gone, go on with --resume"
+    return TrainingFailedError(f"training failed: {last_line(error)} ({run.path}: {left})")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,7 +84,9 @@ class Command:
         try:
             return self.process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
-            raise DrillFailedError(f"the command did not end in {seconds:g} s; it said: {self.said[-3:]}") from None
+            raise DrillFailedError(
+                f"the command did not end in {seconds:g} s; it said: {self.said[-3:]}"
+            ) from None
 
     def check_end(self, code: int, seconds: float, *parts: str) -> str:
         """Its last line, once it ended with exit code ``code`` and that one line, which holds ``parts``."""
@@ -200,7 +202,7 @@ class Sandbox:
         return Node(process)
 
     def lines(self, trial: str) -> list[dict[str, Any]]:
-        """The reports of a trial so far, from all its starts: Tune copies them to its folder only now and then."""
+        """The reports of a trial from all its starts: Tune copies them to its folder only now and then."""
         files = self.folder.glob(f"ray/session_2*/artifacts/*/*/driver_artifacts/{trial}/result.json")
         found = [line for file in sorted(files) for line in parse_results(file.read_bytes())]
         # A run that goes on copies the reports of its earlier starts to where it notes its own.
@@ -320,10 +322,8 @@ def descendants(pid: int) -> set[int]:
 
 
 def _kill(pid: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def _make_simulator(folder: Path) -> None:

@@ -28,6 +28,7 @@ SUMMARIES = {
     "report": "Write the page that shows what a sweep or study found.",
     "bench": "Measure throughput and latency on this machine.",
     "quickstart": "Walk the whole way: logs, simulator, agent, result.",
+    "drill": "Try out what a cluster's faults do to a run.",
 }
 
 
