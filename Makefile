@@ -20,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
 
-.PHONY: help quickstart setup check test test-extras lock clean
+.PHONY: help quickstart setup check test test-drills test-extras lock clean
 
 help: ## List the targets
 	@echo "usage: make TARGET [PYTHON=python3.12] [PIP_ARGS=...] [PYTEST_ARGS=...]"
@@ -52,6 +52,9 @@ check: setup ## Format check, lint and types
 test: export MPLBACKEND = Agg
 test: check ## Check, then run the default tiers of tests
 	@$(PY) -m pytest $(PYTEST_ARGS)
+
+test-drills: setup ## The drills: what each fault of a cluster does to a run (a quarter of an hour; root for one of them)
+	@$(PY) -m pytest tests/cluster/test_drills.py -m "drills or slow" $(PYTEST_ARGS)
 
 test-extras: export MPLBACKEND = Agg
 test-extras: setup ## The optional tier: other libraries' agents on our environments, trackers

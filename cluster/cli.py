@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cluster.options import track_option
-from envs.errors import UserError
+from envs.errors import Terminated, UserError
 from envs.storage.location import Location, shown
 from rl_rec.cli.options import (
     FOLDER,
@@ -120,7 +120,7 @@ def train(
                 else:
                     assert simulator is not None
                     run = training.train(agent, simulator, settings, path, progress, trackers)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated):
         if path.exists():
             console.print(f"go on with: rl-rec train --resume {shown(path)}", markup=False, soft_wrap=True)
         raise

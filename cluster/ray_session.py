@@ -2,6 +2,8 @@
 
 import math
 import os
+import signal
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -51,6 +53,7 @@ def ray_session(
     runtime = {"env_vars": environment}
     if address is None and any(total(reservation)[1] for reservation in reservations):
         check_device("cuda")
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         if address is None:
             # Trials wait for CPUs they cannot get; a laptop with fewer shares them instead.
@@ -68,6 +71,8 @@ def ray_session(
     except (ConnectionError, ValueError, RuntimeError) as error:
         problem = " ".join(str(error).split())
         raise UserError(f"Ray cannot start or reach {address or 'a local instance'}: {problem}") from None
+    if callable(on_sigterm) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own prints its native stack
     try:
         _check_room(reservations)
         yield

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 
 from cluster.options import track_option
-from envs.errors import UserError
+from envs.errors import Terminated, UserError
 from envs.storage.location import Location, shown
 from rl_rec.cli.options import FOLDER, json_option, local_folders, set_option
 from rl_rec.cli.output import console, emit
@@ -138,7 +138,7 @@ def study(
                 result = studies.resume(path, parallel, reporting, trackers)
             else:
                 result = studies.study(plan, path, parallel, reporting, trackers)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated):
         if path.exists():
             console.print(f"go on with: rl-rec study --resume {shown(path)}", markup=False, soft_wrap=True)
         raise

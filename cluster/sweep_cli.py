@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 
 from cluster.options import track_option
-from envs.errors import UserError
+from envs.errors import Terminated, UserError
 from envs.storage.location import Location, shown
 from rl_rec.cli.options import FOLDER, json_option, local_folders, overwrite_option, set_option
 from rl_rec.cli.output import console, emit
@@ -154,7 +154,7 @@ def _run(
                 result = study.resume(out, parallel, reporting, trackers)
             else:
                 result = study.study(plan, out, parallel, reporting, trackers)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated):
         if out.exists():
             console.print("go on with the same command and --if-exists resume", soft_wrap=True)
         raise

@@ -8,10 +8,14 @@ into the same ones.
 
 import difflib
 import functools
+import logging
 import statistics
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
+import ray
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -37,6 +41,18 @@ from rl_rec.train_settings import TrainSettings
 from rl_rec.unsaved import GoesOnUnsaved
 
 _STATE = "off_policy"
+_WITHOUT_RUNNERS_S = 600.0
+"""How long a run waits for the first runner to come back when all are gone: a cluster may have to grow."""
+
+_FIGURES_S = 1.0
+"""How long a report waits for the figures of runners that are out of step."""
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+class RunnersLostError(RuntimeError):
+    """No env runner has answered for minutes; the run cannot collect anything."""
 
 
 class OffPolicyConfig(AlgorithmConfig):
@@ -64,8 +80,8 @@ class OffPolicyConfig(AlgorithmConfig):
         self.log_gradients = False
         self.restart_failed_env_runners = True
         self.ignore_env_runner_failures = True
-        # A dead runner is noticed after 10 s instead of minutes.
-        self.env_runner_health_probe_timeout_s = 10.0
+        # How long every iteration waits for one that is starting anew; the others could be collecting.
+        self.env_runner_health_probe_timeout_s = 2.0
         self.env_runner_restore_timeout_s = 60.0
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
@@ -157,6 +173,7 @@ class OffPolicyAlgorithm(GoesOnUnsaved, Algorithm):
         self.collected = 0  # user-steps, lifetime
         self.updates = 0  # lifetime
         self._validation: Any = None
+        self._heard: dict[int, float] = {}  # by runner out of step, when it last brought something
         self._share_weights()
 
     def _share_weights(self) -> None:
@@ -184,20 +201,71 @@ class OffPolicyAlgorithm(GoesOnUnsaved, Algorithm):
         runners = max(rollout.runners, 1)
         steps = min(rollout.fragment, -(-wanted // (rollout.users * runners)))
         arguments = {"steps": steps, **self.exploration(self.collected)}
-        if rollout.runners == 0:
-            return cast(list[Columns], self.env_runner.sample(**arguments))
+        if rollout.runners:
+            self._await_runner()
+        if rollout.mode == "sync":
+            results = self._ask_runners(functools.partial(_sample, arguments))
+        else:
+            results = self._fetch_ready(arguments)
+        return [batch for result in results for batch in result]
+
+    def _fetch_ready(self, arguments: dict[str, Any]) -> list[list[Columns]]:
+        """What runners out of step have ready; the others go on."""
         group = self.env_runner_group
         assert group is not None
-        if group.num_healthy_remote_workers() == 0:
+        ready = group.foreach_env_runner_async_fetch_ready(
+            func="sample", kwargs=arguments, tag="sample", timeout_seconds=0.1, return_actor_ids=True
+        )
+        now = time.monotonic()
+        healthy = group.healthy_worker_ids()
+        self._heard = {index: self._heard.get(index, now) for index in healthy}
+        self._heard.update((index, now) for index, _ in ready)
+        for index, heard in self._heard.items():
+            if now - heard > self._settings.rollout.timeout_s:
+                self._replace_runner(index)
+        return [result for _, result in ready]
+
+    def _ask_runners(self, question: Callable[[BatchedEnvRunner], T]) -> list[T]:
+        """Every runner's answer; one that owes it for ``rollout.timeout_s`` is replaced."""
+        if self._settings.rollout.runners == 0:
+            return [question(self.env_runner)]
+        group = self.env_runner_group
+        assert group is not None
+        answers = group.foreach_env_runner(
+            functools.partial(_answer, question),
+            local_env_runner=False,
+            timeout_seconds=self._settings.rollout.timeout_s,
+        )
+        # Those that died are known as unhealthy by now; a process that hangs is not.
+        for index in set(group.healthy_worker_ids()) - {index for index, _ in answers}:
+            self._replace_runner(index)
+        return [answer for _, answer in answers]
+
+    def _replace_runner(self, index: int) -> None:
+        """Let Ray start a process anew; RLlib gives it the weights once it answers."""
+        group = self.env_runner_group
+        assert group is not None
+        _log.warning("env runner %d does not answer: starting it anew", index)
+        manager = group._worker_manager
+        manager.set_actor_state(index, healthy=False)
+        ray.kill(manager.actors()[index], no_restart=False)
+
+    def _await_runner(self) -> None:
+        """Wait until one runner is alive.
+
+        Raises:
+            RunnersLostError: none came back.
+        """
+        group = self.env_runner_group
+        assert group is not None
+        began = time.monotonic()
+        while group.num_healthy_remote_workers() == 0:
+            if time.monotonic() - began > _WITHOUT_RUNNERS_S:
+                raise RunnersLostError(
+                    f"no env runner came back in {_WITHOUT_RUNNERS_S:g} s: has the cluster room for them? "
+                    f"Is rollout.timeout_s={self._settings.rollout.timeout_s:g} enough for rollout.fragment?"
+                )
             self.restore_env_runners(group)
-        if rollout.mode == "sync":
-            results = group.foreach_env_runner("sample", kwargs=arguments, local_env_runner=False)
-        else:
-            ready = group.foreach_env_runner_async_fetch_ready(
-                func="sample", kwargs=arguments, tag="sample", timeout_seconds=0.1, return_actor_ids=True
-            )
-            results = [result for _, result in ready]
-        return [batch for result in results for batch in result]
 
     def exploration(self, user_steps: int) -> dict[str, float]:
         """Scheduled exploration parameters after ``user_steps`` user-steps, for the runners' policies."""
@@ -227,15 +295,13 @@ class OffPolicyAlgorithm(GoesOnUnsaved, Algorithm):
         group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
 
     def _report(self, user_steps: int, clock: StopWatch) -> None:
-        metrics, group = self.metrics, self.env_runner_group
-        assert group is not None
+        metrics = self.metrics
         answers = self.learner_group.foreach_learner(lambda learner: learner.drain_figures())
         learners = [answer.get() for answer in answers]  # raises what a learner raised
         for name in learners[0]:
             mean = statistics.fmean(figures[name] for figures in learners)  # of equal parts of every batch
             metrics.log_value((LEARNER_RESULTS, DEFAULT_MODULE_ID, name), mean, window=1)
-        remote = self._settings.rollout.runners > 0
-        collected = group.foreach_env_runner(lambda runner: runner.get_metrics(), local_env_runner=not remote)
+        collected = self._runner_figures()
         metrics.aggregate([figures for figures in collected if figures], key=ENV_RUNNER_RESULTS)
         learned = self.updates * self._settings.replay.batch_size
         after_start = max(self.collected - self._settings.replay.learning_starts, 1)
@@ -247,6 +313,16 @@ class OffPolicyAlgorithm(GoesOnUnsaved, Algorithm):
         }
         for name, value in figures.items():
             metrics.log_value(name, value, window=1)
+
+    def _runner_figures(self) -> list[Any]:
+        if self._settings.rollout.mode == "sync":
+            return self._ask_runners(BatchedEnvRunner.get_metrics)
+        # Behind the fragment in hand: figures of a runner that is slow come with the next report.
+        group = self.env_runner_group
+        assert group is not None
+        group.foreach_env_runner_async("get_metrics", tag="metrics")
+        ready = group.fetch_ready_async_reqs(tags="metrics", timeout_seconds=_FIGURES_S)
+        return [figures for _, figures in ready]
 
     def step(self) -> dict[str, Any]:
         """One iteration; when an evaluation is due, also at the end, its figures under ``evaluation``."""
@@ -291,11 +367,8 @@ class OffPolicyAlgorithm(GoesOnUnsaved, Algorithm):
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """RLlib's state, the replay, the counters, and every runner's users and generators."""
         state = super().get_state(*args, **kwargs)
-        group = self.env_runner_group
-        assert group is not None
-        runners = group.foreach_env_runner(
-            lambda runner: (runner.worker_index, runner.get_state(not_components=COMPONENT_RL_MODULE)),
-            local_env_runner=self._settings.rollout.runners == 0,
+        runners = self._ask_runners(
+            lambda runner: (runner.worker_index, runner.get_state(not_components=COMPONENT_RL_MODULE))
         )
         state[_STATE] = {
             "replay": self.replay.state_dict(),
@@ -328,13 +401,21 @@ class OffPolicyAlgorithm(GoesOnUnsaved, Algorithm):
         own = state[_STATE]
         self.replay.load_state_dict(own["replay"])
         self.collected, self.updates = own["collected"], own["updates"]
-        saved = own["runners"]
-        group = self.env_runner_group
-        assert group is not None
-        group.foreach_env_runner(
-            functools.partial(_restore_runner, saved),
-            local_env_runner=self._settings.rollout.runners == 0,
-        )
+        self._ask_runners(functools.partial(_restore_runner, own["runners"]))
+
+    def cleanup(self) -> None:
+        """End the runners without asking them, which would wait for one that hangs: they hold nothing."""
+        if self.env_runner_group is not None:
+            self.env_runner_group._worker_manager.clear()
+        super().cleanup()
+
+
+def _answer(question: Callable[[BatchedEnvRunner], T], runner: BatchedEnvRunner) -> tuple[int, T]:
+    return runner.worker_index, question(runner)
+
+
+def _sample(arguments: dict[str, Any], runner: BatchedEnvRunner) -> list[Columns]:
+    return runner.sample(**arguments)
 
 
 def _restore_runner(saved: dict[int, Any], runner: BatchedEnvRunner) -> None:

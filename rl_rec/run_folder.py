@@ -116,14 +116,19 @@ def read_results(trial: Path) -> list[dict[str, Any]]:
     """One entry per report; where a resumed run repeated some, the later one counts."""
     # A trial that was restarted keeps what it had reported before beside its own file until it is done.
     content = b"".join(path.read_bytes() for name in (EARLIER, RESULTS) if (path := trial / name).exists())
-    by_iteration: dict[int, dict[str, Any]] = {}
+    by_iteration = {result["training_iteration"]: result for result in parse_results(content)}
+    return [by_iteration[iteration] for iteration in sorted(by_iteration)]
+
+
+def parse_results(content: bytes) -> Iterator[dict[str, Any]]:
+    """Every whole report of a results file, in the order of its lines."""
     for line in content.splitlines():
         try:
             result = json.loads(line)
-            by_iteration[result["training_iteration"]] = result
+            result["training_iteration"]
         except (ValueError, TypeError, KeyError):
             continue  # a line that a killed process left half-written
-    return [by_iteration[iteration] for iteration in sorted(by_iteration)]
+        yield result
 
 
 def checkpoints(trial: Path) -> list[Path]:

@@ -23,6 +23,9 @@ class RolloutSettings(Settings):
     """Remote env runners; 0 collects in the learner's process."""
     mode: str = Field("sync", pattern="^(sync|async)$")
     """With remote runners, ``sync`` waits for all of them each round; ``async`` takes what is ready."""
+    timeout_s: float = Field(120.0, gt=0.0)
+    """Seconds after which a remote runner that brings nothing is taken to hang and started anew: well above
+    what ``fragment`` steps take."""
 
 
 class ReplaySettings(Settings):

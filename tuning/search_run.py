@@ -74,6 +74,7 @@ def search(
     Raises:
         UserError: as ``check``; every candidate failed.
         KeyboardInterrupt: somebody interrupted it; ``resume`` goes on.
+        Terminated: SIGTERM did; every trial was saved before.
     """
     fitted, out = check(plan, out), out.resolve()
     seed, device = plan.search.seed, plan.base.device

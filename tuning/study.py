@@ -61,7 +61,7 @@ def study(
 ) -> dict[str, Any]:
     """Train every variant in every world with every seed, and evaluate in every serving condition.
 
-    Needs a running Ray. A trial that fails is tried again (``trials.RETRIES``) from its newest checkpoint, and
+    Needs a running Ray. A trial that fails is tried again (``retries.RETRIES``) from its newest checkpoint, and
     leaves the others alone.
 
     Args:
@@ -77,6 +77,7 @@ def study(
     Raises:
         UserError: as ``check``.
         KeyboardInterrupt: somebody interrupted it; ``resume`` goes on.
+        Terminated: SIGTERM did; every trial was saved before.
     """
     fitted, out = check(plan, out), out.resolve()
     with begin(out, describe_run(plan.describe(), 0, fitted.dataset.fingerprint, plan.base.device)):

@@ -15,6 +15,7 @@ from ray.tune import (
     Callback,
     CheckpointConfig,
     ExperimentAnalysis,
+    FailureConfig,
     ResultGrid,
     RunConfig,
     TuneConfig,
@@ -34,6 +35,8 @@ from rl_rec.agents import Agent
 from rl_rec.provenance import describe_run, write_run
 from rl_rec.run_folder import TRIAL, RunFolder
 from rl_rec.train_settings import TrainSettings
+from tuning.retries import RETRIES, CountInARow
+from tuning.termination import SaveWhenTold
 
 _LOCK = ".lock"
 _log = logging.getLogger(__name__)
@@ -115,6 +118,7 @@ def train(
         UserError: as ``check``.
         TrainingFailedError: the training itself failed; the last good checkpoint stays.
         KeyboardInterrupt: somebody interrupted it; ``resume`` goes on.
+        Terminated: SIGTERM did; every trial was saved before.
     """
     described, out = check(agent, simulator, settings, out), out.resolve()
     with begin(out, described):
@@ -264,7 +268,8 @@ def _start(run: RunFolder, progress: Progress, trackers: Sequence[Callback] = ()
                     checkpoint_frequency=math.ceil(settings.checkpoint_every / settings.report_every),
                     checkpoint_at_end=True,
                 ),
-                callbacks=[_ReportProgress(), TellUnsaved(), *trackers],
+                failure_config=FailureConfig(max_failures=RETRIES),
+                callbacks=[_ReportProgress(), TellUnsaved(), SaveWhenTold(), CountInARow(), *trackers],
                 verbose=0,
             ),
         )
@@ -293,19 +298,25 @@ def tune_storage(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _run(make_tuner: Callable[[Mapping[str, Any]], Tuner], run: RunFolder, progress: Progress) -> RunFolder:
-    with quiet(), _ReportProgress.to(progress), tune_storage(run.path) as storage:
-        results: ResultGrid = make_tuner(storage).fit()
-    error = results[0].error
-    if error is not None:
-        kept = (
-            "its last checkpoint is kept" if any(run.whole_checkpoints()) else "it had saved no checkpoint yet"
-        )
-        raise TrainingFailedError(f"training failed: {last_line(error)} ({run.path}: {kept})")
+    with quiet(), _ReportProgress.to(progress), SaveWhenTold.on_sigterm(), tune_storage(run.path) as storage:
+        try:
+            results: ResultGrid = make_tuner(storage).fit()
+        except OSError as error:  # of Tune's own notes
+            raise _failed(run, error) from None
+    if results[0].error is not None:
+        raise _failed(run, results[0].error)
     # Tune ends its loop on Ctrl-C and returns as if all were well.
     if (results[0].metrics or {}).get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0) < run.settings.steps:
         raise KeyboardInterrupt
     run.mark_finished()
     return run
+
+
+def _failed(run: RunFolder, error: BaseException) -> TrainingFailedError:
+    left = "it had saved no checkpoint yet"
+    if any(run.whole_checkpoints()):
+        left = "its last checkpoint is kept; once the cause is gone, go on with --resume"
+    return TrainingFailedError(f"training failed: {last_line(error)} ({run.path}: {left})")
 
 
 @contextmanager

@@ -12,11 +12,10 @@ from ray.tune.search import Searcher
 
 from envs.progress import Progress, silent
 from rl_rec.train_settings import TrainSettings
+from tuning.retries import RETRIES, CountInARow
+from tuning.termination import SaveWhenTold
 from tuning.training import TellUnsaved, last_line, quiet, tune_storage
 from tuning.trial import StudyTrial, trial_name
-
-RETRIES = 1
-"""How often a trial that failed is tried again, from its newest checkpoint, before it is reported."""
 
 
 def run_trials(
@@ -49,7 +48,7 @@ def run_trials(
     # Tune's own account of an earlier start: it lags behind what lies in the trials' folders.
     for stale in (*folder.glob("experiment_state-*.json"), folder / "tuner.pkl"):
         stale.unlink(missing_ok=True)
-    with quiet(), tune_storage(folder) as storage:
+    with quiet(), SaveWhenTold.on_sigterm(), tune_storage(folder) as storage:
         results = Tuner(
             StudyTrial,
             param_space=dict(param_space),
@@ -71,7 +70,7 @@ def run_trials(
                     checkpoint_at_end=True,
                 ),
                 failure_config=FailureConfig(max_failures=RETRIES),
-                callbacks=[TellUnsaved(), *callbacks],
+                callbacks=[TellUnsaved(), SaveWhenTold(), CountInARow(), *callbacks],
                 verbose=0,
             ),
         ).fit()

@@ -1,13 +1,16 @@
 """The `rl-rec` command: finds its verbs, and turns every failure into one line and an exit code."""
 
 import os
+import signal
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, PackageNotFoundError, version
 
 import click
 
-from envs.errors import UserError
+from envs.errors import Terminated, UserError
 from envs.storage.location import shown
 from rl_rec.cli.verbs import registered
 
@@ -30,6 +33,7 @@ SUMMARIES = {
     "jobs": "List, show, follow and stop a cluster's jobs.",
     "cluster": "Render what makes a cluster: ray up, KubeRay, Slurm, Docker.",
     "quickstart": "Walk the whole way: logs, simulator, agent, result.",
+    "drill": "Try out what a cluster's faults do to a run.",
 }
 
 
@@ -86,7 +90,7 @@ def cli() -> None:
     """Train and measure reinforcement-learning recommenders, from raw logs to a trained agent.
 
     Results go to stdout (one JSON document with --json), progress and errors to stderr. Exit codes: 0 done,
-    1 failure, 2 wrong input, 130 interrupted.
+    1 failure, 2 wrong input, 130 interrupted, 143 terminated.
     """
 
 
@@ -104,7 +108,8 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        code = cli.main(arguments, prog_name="rl-rec", standalone_mode=False)
+        with _termination_raised():
+            code = cli.main(arguments, prog_name="rl-rec", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:
@@ -114,6 +119,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(_usage(error), 2)
     except UserError as error:
         return _fail(_one_line(error), 2)
+    except Terminated:
+        return _fail("terminated", 128 + signal.SIGTERM)
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", 130)
     except BrokenPipeError:
@@ -126,6 +133,24 @@ def main(arguments: list[str] | None = None) -> int:
             return 1
         what = f"{type(error).__name__}: {_one_line(error)}".rstrip(": ")
         return _fail(f"{what} (set RL_REC_TRACEBACK=1 for the traceback)", 1)
+
+
+@contextmanager
+def _termination_raised() -> Iterator[None]:
+    """Let SIGTERM unwind what is being done, as Ctrl-C does: drafts are removed, and Ray is stopped."""
+
+    def end(*_: object) -> None:
+        raise Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, end)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _usage(error: click.ClickException) -> str:

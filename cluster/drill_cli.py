@@ -1,0 +1,70 @@
+"""`rl-rec drill`: what each fault of a cluster does to a run, tried out on this machine."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from envs.errors import UserError
+from rl_rec.cli.options import json_option, refuse_existing
+from rl_rec.cli.output import emit
+from rl_rec.cli.progress import reporting
+
+
+@click.command(epilog="Example: rl-rec drill terminated runner-killed --out drills.json")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--out", type=click.Path(path_type=Path), help="A JSON file to write besides.")
+@click.option("--list", "listing", is_flag=True, help="Show the drills, and run none.")
+@json_option
+def drill(names: Sequence[str], out: Path | None, listing: bool, as_json: bool) -> None:
+    """Bring faults about on a local throw-away cluster, and measure what each costs.
+
+    Kills and stops processes of small runs of its own, never others, and shows for each fault what happened,
+    the seconds until training went on, and the user-steps that were collected again. Without NAME all of them,
+    which takes about a quarter of an hour. Needs Linux; disk-full needs root.
+    """
+    from cluster.drills.catalogue import DRILLS, run_drill
+    from envs.files import new_file, write_json
+
+    unknown = [name for name in names if name not in DRILLS]
+    if unknown:
+        raise UserError(f"{unknown[0]!r} is no drill: {', '.join(DRILLS)}")
+    if listing:
+        emit({name: one.fault for name, one in DRILLS.items()}, as_json)
+        return
+    if out is not None:
+        refuse_existing(out, False)
+    found: dict[str, Any] = {}
+    wanted = names or list(DRILLS)
+    with reporting("drills") as progress:
+        for index, name in enumerate(wanted):
+            progress(index, len(wanted), name)
+            found[name] = run_drill(name)
+    if out is not None:
+        with new_file(out) as draft:
+            write_json(draft, found)
+    emit(found, as_json, render)
+    if not all(entry["passed"] for entry in found.values()):
+        raise click.exceptions.Exit(1)
+
+
+def render(found: Mapping[str, Any]) -> Table:
+    """The table of faults."""
+    table = Table(box=None, padding=(0, 1), header_style="bold")
+    table.add_column("drill", no_wrap=True)
+    table.add_column("what happened")
+    table.add_column("seconds", justify="right", no_wrap=True)
+    table.add_column("user-steps lost", justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for name, entry in found.items():
+        seconds, lost = entry["recovery_s"], entry["lost_user_steps"]
+        table.add_row(
+            name,
+            entry["happened"],
+            "-" if seconds is None else f"{seconds:.1f}",
+            "-" if lost is None else f"{lost:,}",
+            "passed" if entry["passed"] else "[red]failed[/red]",
+        )
+    return table

@@ -1,0 +1,91 @@
+"""SIGTERM while Tune runs: who is waited for, and how the loop ends. No Ray."""
+
+import os
+import signal
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from envs.errors import Terminated
+from tuning import termination
+from tuning.retries import CountInARow
+from tuning.termination import SaveWhenTold
+
+
+class Loop:
+    """Tune's loop as far as signals go."""
+
+    def __init__(self) -> None:
+        self.ended = 0
+        self.callback = SaveWhenTold()
+        self.trials = [trial("a", "RUNNING"), trial("b", "RUNNING"), trial("c", "PENDING")]
+        signal.signal(signal.SIGUSR1, self._end)
+
+    def _end(self, *_: Any) -> None:
+        self.ended += 1
+
+    def step(self, *saves: str) -> bool:
+        """One step in which some trials save; whether the loop was told to end."""
+        told = {"iteration": 0, "trials": self.trials}
+        self.callback.on_step_begin(**told)
+        for name in saves:
+            self.callback.on_trial_save(**told, trial=next(t for t in self.trials if t.trial_id == name))
+        self.callback.on_step_end(**told)
+        return bool(self.ended)
+
+
+def trial(name: str, status: str) -> Any:
+    return SimpleNamespace(trial_id=name, status=status, run_metadata=SimpleNamespace(num_failures=1))
+
+
+@pytest.fixture
+def loop():
+    before = signal.getsignal(signal.SIGUSR1)
+    yield Loop()
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_every_trial_that_runs_saves_before_the_loop_ends(loop):
+    result: dict[str, Any] = {}
+    with pytest.raises(Terminated), SaveWhenTold.on_sigterm():
+        assert not loop.step("a")  # an ordinary checkpoint
+        os.kill(os.getpid(), signal.SIGTERM)
+        loop.callback.on_trial_result(0, loop.trials, loop.trials[0], result)
+        assert result == {"should_checkpoint": True}
+        assert not loop.step("a")
+        loop.trials[2].status = "RUNNING"  # started since: it has nothing to lose
+        assert not loop.step("a")
+        assert loop.step("b")
+
+
+def test_a_trial_that_failed_meanwhile_is_not_waited_for(loop):
+    with pytest.raises(Terminated), SaveWhenTold.on_sigterm():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert not loop.step("a")
+        loop.trials[1].status = "ERROR"
+        assert loop.step()
+
+
+def test_patience_has_an_end(loop, monkeypatch):
+    monkeypatch.setattr(termination, "PATIENCE_S", 0.1)
+    with pytest.raises(Terminated), SaveWhenTold.on_sigterm():
+        os.kill(os.getpid(), signal.SIGTERM)
+        end = time.monotonic() + 10
+        while not loop.step("a"):
+            assert time.monotonic() < end
+
+
+def test_nothing_happens_without_a_signal(loop):
+    before, result = signal.getsignal(signal.SIGTERM), {}
+    with SaveWhenTold.on_sigterm():
+        loop.callback.on_trial_result(0, loop.trials, loop.trials[0], result)
+        assert not loop.step("a", "b")
+    assert result == {} and signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_trial_that_saved_again_may_fail_again():
+    saved = trial("a", "RUNNING")
+    CountInARow().on_trial_save(0, [saved], saved)
+    assert saved.run_metadata.num_failures == 0

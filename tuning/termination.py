@@ -1,0 +1,87 @@
+"""Told to end (SIGTERM, as a spot machine gets shortly before it goes away): save what is running, then end."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+from ray.tune.result import SHOULD_CHECKPOINT
+
+from envs.errors import Terminated
+
+PATIENCE_S = 18.0
+"""How long trials may take to their next report and checkpoint: clouds give 30 s, Ray needs some to stop."""
+
+
+class SaveWhenTold(Callback):
+    """Has every trial that was running at the notice save at its next report; then Tune's loop ends.
+
+    Tune stores callbacks with the experiment: what is going on is the class's.
+    """
+
+    _told: ClassVar[bool] = False
+    _to_save: ClassVar[set[str] | None] = None
+
+    @classmethod
+    @contextmanager
+    def on_sigterm(cls) -> Iterator[None]:
+        """Run Tune inside the block.
+
+        Raises:
+            Terminated: at the end of the block, if SIGTERM came meanwhile.
+        """
+        if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+            yield
+            return
+        cls._told, cls._to_save = False, None
+        # Whatever Tune waits for: whoever sent the signal does not wait.
+        last_call = threading.Timer(PATIENCE_S, _end_loop)
+        last_call.daemon = True
+
+        def tell(*_: object) -> None:
+            if not cls._told:
+                cls._told = True
+                last_call.start()
+
+        before = signal.signal(signal.SIGTERM, tell)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+            last_call.cancel()
+        if cls._told:
+            raise Terminated
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:
+        """Called by Tune. Trials that start after the notice have nothing to lose."""
+        if self._told and self._to_save is None:
+            type(self)._to_save = {trial.trial_id for trial in trials if trial.status == Trial.RUNNING}
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
+    ) -> None:
+        """Called by Tune, which saves a trial that asks for it before it goes on."""
+        if self._told:
+            result[SHOULD_CHECKPOINT] = True
+
+    def on_trial_save(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Called by Tune."""
+        if self._to_save is not None:
+            self._to_save.discard(trial.trial_id)
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
+        """Called by Tune."""
+        if self._to_save is not None:
+            running = {trial.trial_id for trial in trials if trial.status == Trial.RUNNING}
+            if not self._to_save & running:
+                _end_loop()
+
+
+def _end_loop() -> None:
+    """As Ctrl-C does: Tune notes the state of all trials and returns."""
+    if callable(signal.getsignal(signal.SIGUSR1)):  # Tune's handler is there
+        os.kill(os.getpid(), signal.SIGUSR1)
