@@ -15,10 +15,16 @@ from typing import Any, ClassVar, cast
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
-from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    LEARNER_RESULTS,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    WEIGHTS_SEQ_NO,
+)
 from typing_extensions import Self
 
 from envs.env_config import ENV_ID
@@ -27,8 +33,9 @@ from envs.randomness import stream_seed
 from envs.rllib import world_from_env_config
 from rl_rec import checkpoint
 from rl_rec import metrics as names
-from rl_rec.env_runner import BatchedEnvRunner, Columns
+from rl_rec.env_runner import WEIGHTS_UPDATES, BatchedEnvRunner, Columns
 from rl_rec.evaluation import evaluate
+from rl_rec.fragments import Fragments
 from rl_rec.learner import OffPolicyLearner
 from rl_rec.replay import Replay
 from rl_rec.rl_module import RecommenderModule
@@ -155,7 +162,11 @@ class OffPolicyAlgorithm(Algorithm):
         self.replay = Replay(settings.replay.capacity, stream_seed(settings.seed, 5), self._device)
         self.collected = 0  # user-steps, lifetime
         self.updates = 0  # lifetime
+        self._published = 0  # updates behind the weights that were last sent
         self._validation: Any = None
+        group = self.env_runner_group
+        assert group is not None
+        self.fragments = Fragments(group, settings) if settings.rollout.runners else None
         self._share_weights()
 
     def _share_weights(self) -> None:
@@ -180,23 +191,15 @@ class OffPolicyAlgorithm(Algorithm):
 
     def _collect(self, wanted: int) -> list[Columns]:
         rollout = self._settings.rollout
-        runners = max(rollout.runners, 1)
-        steps = min(rollout.fragment, -(-wanted // (rollout.users * runners)))
-        arguments = {"steps": steps, **self.exploration(self.collected)}
-        if rollout.runners == 0:
-            return cast(list[Columns], self.env_runner.sample(**arguments))
+        if self.fragments is None:
+            steps = min(rollout.fragment, -(-wanted // rollout.users))
+            return cast(list[Columns], self.env_runner.sample(steps=steps, **self.exploration(self.collected)))
         group = self.env_runner_group
         assert group is not None
         if group.num_healthy_remote_workers() == 0:
             self.restore_env_runners(group)
-        if rollout.mode == "sync":
-            results = group.foreach_env_runner("sample", kwargs=arguments, local_env_runner=False)
-        else:
-            ready = group.foreach_env_runner_async_fetch_ready(
-                func="sample", kwargs=arguments, tag="sample", timeout_seconds=0.1, return_actor_ids=True
-            )
-            results = [result for _, result in ready]
-        return [batch for result in results for batch in result]
+        self.fragments.ask(self.collected, self.exploration)
+        return self.fragments.take(self.updates)
 
     def exploration(self, user_steps: int) -> dict[str, float]:
         """Scheduled exploration parameters after ``user_steps`` user-steps, for the runners' policies."""
@@ -216,26 +219,46 @@ class OffPolicyAlgorithm(Algorithm):
                 timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.collected},
             )
             self.updates += due
-        if self._settings.rollout.runners or self.config.num_learners:
+        if self.updates - self._published >= self._settings.rollout.sync_every:
             with clock(names.SYNC_S):
                 self._sync_weights()
 
     def _sync_weights(self) -> None:
-        group = self.env_runner_group
-        assert group is not None
-        group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
+        """Weights to whoever samples; beside a local learner, the local runner has them already."""
+        self._published = self.updates
+        if self.fragments is not None:
+            self.fragments.publish(self._weights())
+        elif self.config.num_learners:
+            self.env_runner.set_state(self._weights())
+
+    def _weights(self) -> dict[str, Any]:
+        state = self.learner_group.get_state(
+            components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=True
+        )[COMPONENT_LEARNER]
+        kept = {name: state[name] for name in (COMPONENT_RL_MODULE, WEIGHTS_SEQ_NO)}
+        return {**kept, WEIGHTS_UPDATES: self.updates}
+
+    def restore_env_runners(self, env_runner_group: EnvRunnerGroup) -> list[int]:
+        """RLlib's, after which restarted runners have the local runner's weights, however old."""
+        restored = cast(list[int], super().restore_env_runners(env_runner_group))
+        if self.fragments is not None:
+            self.fragments.forget(restored)
+        return restored
 
     def _report(self, user_steps: int, clock: StopWatch) -> None:
-        metrics, group = self.metrics, self.env_runner_group
-        assert group is not None
+        metrics = self.metrics
         answers = self.learner_group.foreach_learner(lambda learner: learner.drain_figures())
         learners = [answer.get() for answer in answers]  # raises what a learner raised
         for name in learners[0]:
             mean = statistics.fmean(figures[name] for figures in learners)  # of equal parts of every batch
             metrics.log_value((LEARNER_RESULTS, DEFAULT_MODULE_ID, name), mean, window=1)
-        remote = self._settings.rollout.runners > 0
-        collected = group.foreach_env_runner(lambda runner: runner.get_metrics(), local_env_runner=not remote)
-        metrics.aggregate([figures for figures in collected if figures], key=ENV_RUNNER_RESULTS)
+        if self.fragments is None:
+            reports, latencies = [self.env_runner.get_metrics()], {}
+        else:
+            reports, latencies = self.fragments.metrics, self.fragments.drain_figures()
+            self.fragments.metrics = []
+        if reports := [report for report in reports if report]:
+            metrics.aggregate(reports, key=ENV_RUNNER_RESULTS)
         learned = self.updates * self._settings.replay.batch_size
         after_start = max(self.collected - self._settings.replay.learning_starts, 1)
         figures = {
@@ -243,6 +266,7 @@ class OffPolicyAlgorithm(Algorithm):
             names.UPDATES_LIFETIME: self.updates,
             names.USER_STEPS_PER_S: user_steps / clock.total_s,
             **clock.seconds,
+            **latencies,
         }
         for name, value in figures.items():
             metrics.log_value(name, value, window=1)
@@ -267,6 +291,8 @@ class OffPolicyAlgorithm(Algorithm):
                 self.config.world_config(splits=["validation"]), self._device
             )
         world, rules = self._validation
+        if self.config.num_learners:
+            self.env_runner.set_state(self._weights())
         module = self.env_runner.module[DEFAULT_MODULE_ID]
         result = evaluate(
             world,
@@ -286,6 +312,7 @@ class OffPolicyAlgorithm(Algorithm):
         state = super().get_state(*args, **kwargs)
         group = self.env_runner_group
         assert group is not None
+        kept = self.fragments.keep_all() if self.fragments is not None else []
         runners = group.foreach_env_runner(
             lambda runner: (runner.worker_index, runner.get_state(not_components=COMPONENT_RL_MODULE)),
             local_env_runner=self._settings.rollout.runners == 0,
@@ -294,7 +321,9 @@ class OffPolicyAlgorithm(Algorithm):
             "replay": self.replay.state_dict(),
             "collected": self.collected,
             "updates": self.updates,
+            "published": self._published,
             "runners": {index or 0: runner for index, runner in runners},
+            "fragments": kept,
         }
         return state
 
@@ -321,6 +350,9 @@ class OffPolicyAlgorithm(Algorithm):
         own = state[_STATE]
         self.replay.load_state_dict(own["replay"])
         self.collected, self.updates = own["collected"], own["updates"]
+        self._published = own.get("published", self.updates)
+        if self.fragments is not None:
+            self.fragments.restore(own.get("fragments", []))  # earlier releases kept none
         saved = own["runners"]
         group = self.env_runner_group
         assert group is not None
