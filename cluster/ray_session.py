@@ -21,7 +21,10 @@ WORKER_ENVIRONMENT: Mapping[str, str] = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLIC
 
 @contextmanager
 def ray_session(
-    reservations: Iterable[Reservation], address: str | None = None, at_once: int = 1
+    reservations: Iterable[Reservation],
+    address: str | None = None,
+    at_once: int = 1,
+    all_must_fit: bool = True,
 ) -> Iterator[None]:
     """Have Ray running inside the block; what was started here is stopped at its end.
 
@@ -30,13 +33,15 @@ def ray_session(
         address: of a running cluster (``auto``, ``ray://...``); ``None`` takes ``RAY_ADDRESS``, which Ray sets
             for its jobs, and without it starts a local instance.
         at_once: trials that a local instance makes room for; on a cluster they wait for each other.
+        all_must_fit: otherwise the caller asks ``check_room`` for each.
 
     Raises:
         UserError: the cluster cannot be reached, or does not have what the job asks for.
     """
     reservations = list(reservations)
     if ray.is_initialized():
-        _check_room(reservations)
+        if all_must_fit:
+            check_room(reservations)
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS")
@@ -67,13 +72,19 @@ def ray_session(
         problem = " ".join(str(error).split())
         raise UserError(f"Ray cannot start or reach {address or 'a local instance'}: {problem}") from None
     try:
-        _check_room(reservations)
+        if all_must_fit:
+            check_room(reservations)
         yield
     finally:
         ray.shutdown()
 
 
-def _check_room(reservations: Iterable[Reservation]) -> None:
+def check_room(reservations: Iterable[Reservation]) -> None:
+    """Check that the cluster has, or may get, what each of ``reservations`` asks for.
+
+    Raises:
+        UserError: one does not fit; the message has the arithmetic.
+    """
     there = _nodes()
     for reservation in reservations:
         missing = left_over(reservation, there)

@@ -104,7 +104,9 @@ def predict(costs: Costs, layout: Layout) -> Prediction:
     learner = updates * update_s(costs, layout.learners, layout.bandwidth)
     report = costs.rows * costs.report_s
     if layout.runners == 0:
-        return _prediction(costs, {"runners": costs.runner_s, "driver": report, "learner": learner}, serial=True)
+        return _prediction(
+            costs, {"runners": costs.runner_s, "driver": report, "learner": learner}, serial=True
+        )
     runners = layout.runners
     # In step, one message of weights follows a round; out of step, one follows every fragment.
     together = runners if layout.mode == "sync" else 1
