@@ -23,7 +23,10 @@ WORKER_ENVIRONMENT: Mapping[str, str] = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLIC
 
 @contextmanager
 def ray_session(
-    reservations: Iterable[Reservation], address: str | None = None, at_once: int = 1
+    reservations: Iterable[Reservation],
+    address: str | None = None,
+    at_once: int = 1,
+    all_must_fit: bool = True,
 ) -> Iterator[None]:
     """Have Ray running inside the block; what was started here is stopped at its end.
 
@@ -32,13 +35,15 @@ def ray_session(
         address: of a running cluster (``auto``, ``ray://...``); ``None`` takes ``RAY_ADDRESS``, which Ray sets
             for its jobs, and without it starts a local instance.
         at_once: trials that a local instance makes room for; on a cluster they wait for each other.
+        all_must_fit: otherwise the caller asks ``check_room`` for each.
 
     Raises:
         UserError: the cluster cannot be reached, or does not have what the job asks for.
     """
     reservations = list(reservations)
     if ray.is_initialized():
-        _check_room(reservations)
+        if all_must_fit:
+            check_room(reservations)
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS")
@@ -74,13 +79,19 @@ def ray_session(
     if callable(on_sigterm) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own prints its native stack
     try:
-        _check_room(reservations)
+        if all_must_fit:
+            check_room(reservations)
         yield
     finally:
         ray.shutdown()
 
 
-def _check_room(reservations: Iterable[Reservation]) -> None:
+def check_room(reservations: Iterable[Reservation]) -> None:
+    """Check that the cluster has, or may get, what each of ``reservations`` asks for.
+
+    Raises:
+        UserError: one does not fit; the message has the arithmetic.
+    """
     there = _nodes()
     for reservation in reservations:
         missing = left_over(reservation, there)

@@ -19,10 +19,16 @@ import ray
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
-from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    LEARNER_RESULTS,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    WEIGHTS_SEQ_NO,
+)
 from typing_extensions import Self
 
 from envs.env_config import ENV_ID
@@ -31,8 +37,9 @@ from envs.randomness import stream_seed
 from envs.rllib import world_from_env_config
 from rl_rec import checkpoint
 from rl_rec import metrics as names
-from rl_rec.env_runner import BatchedEnvRunner, Columns
+from rl_rec.env_runner import WEIGHTS_UPDATES, BatchedEnvRunner, Columns
 from rl_rec.evaluation import evaluate
+from rl_rec.fragments import Fragments
 from rl_rec.learner import OffPolicyLearner
 from rl_rec.replay import Replay
 from rl_rec.rl_module import RecommenderModule
@@ -43,9 +50,6 @@ from rl_rec.unsaved import GoesOnUnsaved
 _STATE = "off_policy"
 _WITHOUT_RUNNERS_S = 600.0
 """How long a run waits for the first runner to come back when all are gone: a cluster may have to grow."""
-
-_FIGURES_S = 1.0
-"""How long a report waits for the figures of runners that are out of step."""
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -172,8 +176,11 @@ class OffPolicyAlgorithm(GoesOnUnsaved, Algorithm):
         self.replay = Replay(settings.replay.capacity, stream_seed(settings.seed, 5), self._device)
         self.collected = 0  # user-steps, lifetime
         self.updates = 0  # lifetime
+        self._published = 0  # updates behind the weights that were last sent
         self._validation: Any = None
-        self._heard: dict[int, float] = {}  # by runner out of step, when it last brought something
+        group = self.env_runner_group
+        assert group is not None
+        self.fragments = Fragments(group, settings, self._replace_runner) if settings.rollout.runners else None
         self._share_weights()
 
     def _share_weights(self) -> None:
@@ -198,32 +205,12 @@ class OffPolicyAlgorithm(GoesOnUnsaved, Algorithm):
 
     def _collect(self, wanted: int) -> list[Columns]:
         rollout = self._settings.rollout
-        runners = max(rollout.runners, 1)
-        steps = min(rollout.fragment, -(-wanted // (rollout.users * runners)))
-        arguments = {"steps": steps, **self.exploration(self.collected)}
-        if rollout.runners:
-            self._await_runner()
-        if rollout.mode == "sync":
-            results = self._ask_runners(functools.partial(_sample, arguments))
-        else:
-            results = self._fetch_ready(arguments)
-        return [batch for result in results for batch in result]
-
-    def _fetch_ready(self, arguments: dict[str, Any]) -> list[list[Columns]]:
-        """What runners out of step have ready; the others go on."""
-        group = self.env_runner_group
-        assert group is not None
-        ready = group.foreach_env_runner_async_fetch_ready(
-            func="sample", kwargs=arguments, tag="sample", timeout_seconds=0.1, return_actor_ids=True
-        )
-        now = time.monotonic()
-        healthy = group.healthy_worker_ids()
-        self._heard = {index: self._heard.get(index, now) for index in healthy}
-        self._heard.update((index, now) for index, _ in ready)
-        for index, heard in self._heard.items():
-            if now - heard > self._settings.rollout.timeout_s:
-                self._replace_runner(index)
-        return [result for _, result in ready]
+        if self.fragments is None:
+            steps = min(rollout.fragment, -(-wanted // rollout.users))
+            return cast(list[Columns], self.env_runner.sample(steps=steps, **self.exploration(self.collected)))
+        self._await_runner()
+        self.fragments.ask(self.collected, self.exploration)
+        return self.fragments.take(self.updates)
 
     def _ask_runners(self, question: Callable[[BatchedEnvRunner], T]) -> list[T]:
         """Every runner's answer; one that owes it for ``rollout.timeout_s`` is replaced."""
@@ -285,14 +272,31 @@ class OffPolicyAlgorithm(GoesOnUnsaved, Algorithm):
                 timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.collected},
             )
             self.updates += due
-        if self._settings.rollout.runners or self.config.num_learners:
+        if self.updates - self._published >= self._settings.rollout.sync_every:
             with clock(names.SYNC_S):
                 self._sync_weights()
 
     def _sync_weights(self) -> None:
-        group = self.env_runner_group
-        assert group is not None
-        group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
+        """Weights to whoever samples; beside a local learner, the local runner has them already."""
+        self._published = self.updates
+        if self.fragments is not None:
+            self.fragments.publish(self._weights())
+        elif self.config.num_learners:
+            self.env_runner.set_state(self._weights())
+
+    def _weights(self) -> dict[str, Any]:
+        state = self.learner_group.get_state(
+            components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=True
+        )[COMPONENT_LEARNER]
+        kept = {name: state[name] for name in (COMPONENT_RL_MODULE, WEIGHTS_SEQ_NO)}
+        return {**kept, WEIGHTS_UPDATES: self.updates}
+
+    def restore_env_runners(self, env_runner_group: EnvRunnerGroup) -> list[int]:
+        """RLlib's, after which restarted runners have the local runner's weights, however old."""
+        restored = cast(list[int], super().restore_env_runners(env_runner_group))
+        if self.fragments is not None:
+            self.fragments.forget(restored)
+        return restored
 
     def _report(self, user_steps: int, clock: StopWatch) -> None:
         metrics = self.metrics
@@ -301,8 +305,13 @@ class OffPolicyAlgorithm(GoesOnUnsaved, Algorithm):
         for name in learners[0]:
             mean = statistics.fmean(figures[name] for figures in learners)  # of equal parts of every batch
             metrics.log_value((LEARNER_RESULTS, DEFAULT_MODULE_ID, name), mean, window=1)
-        collected = self._runner_figures()
-        metrics.aggregate([figures for figures in collected if figures], key=ENV_RUNNER_RESULTS)
+        if self.fragments is None:
+            reports, latencies = [self.env_runner.get_metrics()], {}
+        else:
+            reports, latencies = self.fragments.metrics, self.fragments.drain_figures()
+            self.fragments.metrics = []
+        if reports := [report for report in reports if report]:
+            metrics.aggregate(reports, key=ENV_RUNNER_RESULTS)
         learned = self.updates * self._settings.replay.batch_size
         after_start = max(self.collected - self._settings.replay.learning_starts, 1)
         figures = {
@@ -310,19 +319,10 @@ class OffPolicyAlgorithm(GoesOnUnsaved, Algorithm):
             names.UPDATES_LIFETIME: self.updates,
             names.USER_STEPS_PER_S: user_steps / clock.total_s,
             **clock.seconds,
+            **latencies,
         }
         for name, value in figures.items():
             metrics.log_value(name, value, window=1)
-
-    def _runner_figures(self) -> list[Any]:
-        if self._settings.rollout.mode == "sync":
-            return self._ask_runners(BatchedEnvRunner.get_metrics)
-        # Behind the fragment in hand: figures of a runner that is slow come with the next report.
-        group = self.env_runner_group
-        assert group is not None
-        group.foreach_env_runner_async("get_metrics", tag="metrics")
-        ready = group.fetch_ready_async_reqs(tags="metrics", timeout_seconds=_FIGURES_S)
-        return [figures for _, figures in ready]
 
     def step(self) -> dict[str, Any]:
         """One iteration; when an evaluation is due, also at the end, its figures under ``evaluation``."""
@@ -350,6 +350,8 @@ class OffPolicyAlgorithm(GoesOnUnsaved, Algorithm):
                 self.config.world_config(splits=["validation"]), self._device
             )
         world, rules = self._validation
+        if self.config.num_learners:
+            self.env_runner.set_state(self._weights())
         module = self.env_runner.module[DEFAULT_MODULE_ID]
         result = evaluate(
             world,
@@ -367,6 +369,7 @@ class OffPolicyAlgorithm(GoesOnUnsaved, Algorithm):
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """RLlib's state, the replay, the counters, and every runner's users and generators."""
         state = super().get_state(*args, **kwargs)
+        kept = self.fragments.keep_all() if self.fragments is not None else []
         runners = self._ask_runners(
             lambda runner: (runner.worker_index, runner.get_state(not_components=COMPONENT_RL_MODULE))
         )
@@ -374,7 +377,9 @@ class OffPolicyAlgorithm(GoesOnUnsaved, Algorithm):
             "replay": self.replay.state_dict(),
             "collected": self.collected,
             "updates": self.updates,
+            "published": self._published,
             "runners": {index or 0: runner for index, runner in runners},
+            "fragments": kept,
         }
         return state
 
@@ -401,6 +406,9 @@ class OffPolicyAlgorithm(GoesOnUnsaved, Algorithm):
         own = state[_STATE]
         self.replay.load_state_dict(own["replay"])
         self.collected, self.updates = own["collected"], own["updates"]
+        self._published = own.get("published", self.updates)
+        if self.fragments is not None:
+            self.fragments.restore(own.get("fragments", []))  # earlier releases kept none
         self._ask_runners(functools.partial(_restore_runner, own["runners"]))
 
     def cleanup(self) -> None:
@@ -412,10 +420,6 @@ class OffPolicyAlgorithm(GoesOnUnsaved, Algorithm):
 
 def _answer(question: Callable[[BatchedEnvRunner], T], runner: BatchedEnvRunner) -> tuple[int, T]:
     return runner.worker_index, question(runner)
-
-
-def _sample(arguments: dict[str, Any], runner: BatchedEnvRunner) -> list[Columns]:
-    return runner.sample(**arguments)
 
 
 def _restore_runner(saved: dict[int, Any], runner: BatchedEnvRunner) -> None:

@@ -1,5 +1,6 @@
 """The batched env runner: RLlib's env runner contract over tensor rollouts, the same local and remote."""
 
+import time
 from collections.abc import Collection
 from typing import Any, Protocol
 
@@ -27,12 +28,27 @@ from rl_rec.rollout import EpisodeStatistics, Rollout
 
 _REMOTE_STREAMS = 1000
 
+WEIGHTS_UPDATES, SENT_AT = "weights_updates", "sent_at"
+"""In a message of weights: the updates behind them, and the sender's clock (seconds since the epoch)."""
+
 
 class Columns:
     """Transitions of one ``sample`` call; not a mapping, which RLlib would flatten."""
 
-    def __init__(self, columns: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        columns: dict[str, Any],
+        seconds: float = 0.0,
+        weights_updates: int = 0,
+        weights_s: float | None = None,
+    ) -> None:
         self.columns = columns
+        self.seconds = seconds
+        """That the runner took."""
+        self.weights_updates = weights_updates
+        """Updates behind the weights that chose the slates."""
+        self.weights_s = weights_s
+        """Seconds that weights were on their way which arrived since the last fragment; needs equal clocks."""
 
     def env_steps(self) -> int:
         """Number of user-steps."""
@@ -83,6 +99,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         # Far from the numbers of other purposes: a seed's path may end in a stream or in a purpose.
         self._stream = _REMOTE_STREAMS + self.worker_index if self.worker_index else 0
         self._weights_seq_no = 0
+        self._weights_updates = 0
+        self._weights_s: float | None = None
         self.rollout: Experience | None = None
         self.module: Any = None
         self.make_env()
@@ -121,6 +139,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             One ``Columns``; tensors from the local runner, numpy from a remote one.
         """
         assert self.rollout is not None
+        began = time.perf_counter()
         for name, value in exploration.items():
             setattr(self._policy, name, value)
         self._policy.weights_changed()
@@ -130,7 +149,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self.metrics.log_value(NUM_ENV_STEPS_SAMPLED_LIFETIME, count, reduce="lifetime_sum")
         if self.worker_index:
             columns = {name: column.cpu().numpy() for name, column in columns.items()}
-        return [Columns(columns)]
+        weights_s, self._weights_s = self._weights_s, None
+        return [Columns(columns, time.perf_counter() - began, self._weights_updates, weights_s)]
 
     def get_metrics(self) -> Any:
         """Figures over all users who finished since the last call."""
@@ -161,7 +181,10 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Rollout, generators and metrics; the weights too where ``components`` asks for them."""
-        state: dict[str, Any] = {WEIGHTS_SEQ_NO: self._weights_seq_no}
+        state: dict[str, Any] = {
+            WEIGHTS_SEQ_NO: self._weights_seq_no,
+            WEIGHTS_UPDATES: self._weights_updates,
+        }
         if self.rollout is not None:
             state["rollout"] = self.rollout.state_dict()
             state["noise"] = self._noise.get_state()
@@ -182,6 +205,9 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                     weights = ray.get(weights)
                 self.module.set_state(weights)
             self._weights_seq_no = max(self._weights_seq_no, weights_seq_no)
+            if SENT_AT in state:
+                self._weights_s = time.time() - state[SENT_AT]
+        self._weights_updates = state.get(WEIGHTS_UPDATES, self._weights_updates)
         # RLlib gives a restarted runner the local runner's state: its users and draws would be the same in all.
         stream = self.worker_index or 0
         own = state.get("stream", stream) == stream

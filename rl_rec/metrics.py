@@ -28,3 +28,9 @@ ROLLOUT_S, REPLAY_S, UPDATE_S, SYNC_S = "time/rollout_s", "time/replay_s", "time
 
 UNSAVED = "checkpoint_unsaved"
 """In the result after a checkpoint that could not be stored: why."""
+SAMPLE_LATENCY_S, SAMPLE_S = "time/sample_latency_s", "time/sample_s"
+"""Of a remote runner's fragment, a mean: from the request to its arrival, and what of that the runner took."""
+WEIGHTS_LATENCY_S = "time/weights_latency_s"
+"""From sending weights to a remote runner having set them, a mean; it may be busy with fragments meanwhile."""
+STALENESS_UPDATES = "staleness_updates"
+"""Updates since those behind the weights that sampled, when a remote runner's fragment is taken; a mean."""

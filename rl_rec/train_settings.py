@@ -26,6 +26,17 @@ class RolloutSettings(Settings):
     timeout_s: float = Field(120.0, gt=0.0)
     """Seconds after which a remote runner that brings nothing is taken to hang and started anew: well above
     what ``fragment`` steps take."""
+    in_flight: int | None = Field(None, ge=1)
+    """Fragments asked of each remote runner at once; by default 1 in ``sync``, 2 in ``async``. In ``sync``, 2
+    lets runners sample the next round while the last one is learned, with weights a round older, and stays
+    deterministic. In ``async``, with 1 a runner waits for the driver after every fragment."""
+    sync_every: int = Field(1, ge=1)
+    """Updates between two messages of weights to remote runners; more is staler and cheaper."""
+
+    @property
+    def requests(self) -> int:
+        """``in_flight`` with its default."""
+        return self.in_flight or (1 if self.mode == "sync" else 2)
 
 
 class ReplaySettings(Settings):
@@ -176,6 +187,8 @@ class TrainSettings(Settings, Generic[AgentT]):
             raise ValueError(f"resources.runner_gpus={ours.runner_gpus:g} needs rollout.runners >= 1")
         if self.rollout.mode == "async" and not self.rollout.runners:
             raise ValueError("rollout.mode=async needs rollout.runners >= 1")
+        if self.rollout.in_flight is not None and not self.rollout.runners:
+            raise ValueError("rollout.in_flight needs rollout.runners >= 1")
         if ours.learners and batch % ours.learners:
             raise ValueError(
                 f"replay.batch_size={batch} must be a multiple of resources.learners={ours.learners}: "

@@ -28,6 +28,7 @@ SUMMARIES = {
     "study": "Compare agents and variants over seeds, as tables with intervals.",
     "sweep": "Answer a question: every variant, every seed, a report.",
     "report": "Write the page that shows what a sweep or study found.",
+    "scale": "Measure how training scales with env runners and learners, and predict it.",
     "bench": "Measure throughput and latency on this machine.",
     "submit": "Run a command on a Ray cluster, as a job.",
     "jobs": "List, show, follow and stop a cluster's jobs.",

@@ -405,6 +405,29 @@ def test_two_runners_out_of_step_keep_the_ratio(build):
         assert algorithm.replay.added == algorithm.collected
 
 
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_run_that_asked_ahead_resumes_with_what_was_on_its_way(build, start, configure, tmp_path, mode):
+    """One runner, so that ``async`` has one order as well; weights are a round older."""
+    overrides = ("rollout.runners=1", "rollout.in_flight=2", f"rollout.mode={mode}", "resources.cpus=0.5")
+    algorithm = build(*overrides)
+    result = train(algorithm, 2)
+    assert result["staleness_updates"] > 2 and result["time/sample_latency_s"] > result["time/sample_s"] > 0
+    assert result["env_runners"]["num_episodes"] > 0
+    path = algorithm.save_to_path(tmp_path / "checkpoint")
+    saved = all_state(algorithm)
+    assert [len(batches) for batches in saved["fragments"]] == [1, 1][: len(saved["fragments"])]
+    assert saved["fragments"]
+    train(algorithm, 2)
+    expected = all_state(algorithm)
+    algorithm.stop()  # its CPUs are needed
+    resumed = start(configure(*overrides))
+    resumed.restore_from_path(path)
+    assert differences(saved, all_state(resumed)) == []
+    train(resumed, 2)
+    assert differences(expected, all_state(resumed)) == []
+    assert resumed.updates == int((resumed.collected - 50) * 1.7 / 16)
+
+
 @pytest.mark.slow
 def test_a_killed_runner_comes_back(start, configure):
     config = configure("rollout.runners=2", "rollout.users=5")

@@ -1,0 +1,136 @@
+"""`rl-rec scale`: how training's throughput grows with env runners and learners."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from envs.errors import UserError
+from rl_rec.cli.options import json_option, overwrite_option, set_option
+from rl_rec.cli.output import console, emit
+from rl_rec.cli.progress import reporting
+
+
+class _Counts(click.ParamType):
+    name = "N,N,..."
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        try:
+            return tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no list of whole numbers such as 1,2,4", param, ctx)
+
+
+@click.command(
+    epilog="Example: rl-rec scale hac --simulator worlds/ml-100k --runners 1,2,4 --set replay.ratio=0.1 "
+    "--out runs/scale"
+)
+@click.argument("agent")
+@click.option(
+    "--simulator",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A folder that rl-rec simulator fit wrote.",
+)
+@click.option("--runners", type=_Counts(), default="1,2", show_default=True, help="Env runners; 1 among them.")
+@click.option("--learners", type=_Counts(), default="0", show_default=True, help="Remote learners.")
+@click.option("--modes", default="sync,async", show_default=True, help="Of rollout.mode.")
+@click.option("--seconds", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="Per block.")
+@click.option(
+    "--repeats", type=click.IntRange(1), default=3, show_default=True, help="Blocks of each point, in turns."
+)
+@click.option(
+    "--predict",
+    type=_Counts(),
+    default="1,2,4,8,16,32,64,128,256",
+    show_default=True,
+    help="Env runners to predict.",
+)
+@click.option(
+    "--bandwidth", default="10Gbit", show_default=True, help="Of the driver's network in the prediction."
+)
+@click.option("--skip-unfit", is_flag=True, help="Leave out points that the cluster has no place for.")
+@click.option("--address", help="A running Ray cluster; by default Ray is started here.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write.")
+@overwrite_option
+@set_option
+@json_option
+def scale(
+    agent: str,
+    simulator: Path,
+    runners: tuple[int, ...],
+    learners: tuple[int, ...],
+    modes: str,
+    seconds: float,
+    repeats: int,
+    predict: tuple[int, ...],
+    bandwidth: str,
+    skip_unfit: bool,
+    address: str | None,
+    out: Path,
+    overwrite: bool,
+    assignments: Sequence[str],
+    as_json: bool,
+) -> None:
+    """Measure AGENT's training with more and more env runners and learners, and model it.
+
+    Every point is built, warmed up and measured in turns with the others: user-steps a second beside one
+    runner and beside none, where the driver's time goes, latencies, staleness. A model with the parts'
+    measured costs is checked against the points, and drawn for clusters of up to --predict runners:
+    docs/scaling.md.
+    """
+    chosen_modes = modes.split(",")
+    if not set(chosen_modes) <= {"sync", "async"} or len(set(chosen_modes)) < len(chosen_modes):
+        raise UserError(f"--modes {modes}: use sync, async or sync,async")
+    if min(predict) < 1 or min(learners) < 0:
+        raise UserError("--predict needs counts from 1 on, --learners from 0 on")
+
+    from cluster.ray_session import check_room, ray_session
+    from envs import world_folder
+    from envs.files import new_directory
+    from rl_rec.agents import find_agent
+    from rl_rec.cli.options import refuse_existing
+    from tuning import scaling, scaling_report
+    from tuning.training import check_settings
+
+    try:
+        bytes_per_s = scaling_report.parse_bandwidth(bandwidth)
+    except ValueError:
+        raise UserError(f"--bandwidth {bandwidth}: give it like 10Gbit, 100Mbit or 500MB") from None
+    scaling.check_counts(runners)
+    refuse_existing(out, overwrite)
+    found = find_agent(agent)
+    base = found.train_settings().with_overrides(["rollout.runners=1", *assignments])
+    runs = {point: point.settings(base) for point in scaling.points(runners, chosen_modes, learners)}
+    fitted = world_folder.load(simulator.resolve())
+    for settings in runs.values():
+        check_settings(found, simulator.resolve(), fitted, settings)
+    with ray_session(
+        [settings.reservation for settings in runs.values()], address, all_must_fit=not skip_unfit
+    ):
+        skipped = []
+        for point in list(runs) if skip_unfit else []:
+            try:
+                check_room([runs[point].reservation])
+            except UserError as problem:
+                skipped.append({"point": str(point), "why": str(problem)})
+                del runs[point]
+        if not any(point.runners == 1 for point in runs):
+            raise UserError(f"not even one runner has a place: {skipped[0]['why']}")
+        hardware = scaling.hardware()
+        console.print(f"[dim]{len(runs)} points × {repeats} blocks of {seconds:g} s, and starting each[/dim]")
+        with reporting("blocks") as progress:
+            blocks = scaling.measure_all(found, simulator.resolve(), runs, seconds, repeats, progress)
+    result = {
+        "agent": found.name,
+        "simulator": str(simulator),
+        "settings": base.model_dump(mode="json"),
+        "hardware": hardware,
+        **scaling_report.summarise(blocks, runs, scaling.cores(), predict, bytes_per_s),
+        "skipped": skipped,
+    }
+    with new_directory(out, overwrite=overwrite) as folder:
+        scaling_report.write(folder, {**result, "blocks": {str(p): found for p, found in blocks.items()}})
+    emit({**result, "out": str(out)}, as_json, scaling_report.render)

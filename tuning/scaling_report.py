@@ -1,0 +1,272 @@
+"""What ``rl-rec scale`` found: medians, the model beside them, files and a table."""
+
+import csv
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from envs.files import write_json
+from rl_rec.json_values import json_value
+from rl_rec.train_settings import TrainSettings
+from tuning.scaling import Point
+from tuning.scaling_model import Costs, Layout, curve, knee, predict
+
+_UNITS = {"k": 1e3, "M": 1e6, "G": 1e9}
+
+
+def summarise(
+    blocks: Mapping[Point, Sequence[Mapping[str, Any]]],
+    runs: Mapping[Point, TrainSettings[Any]],
+    cores: int,
+    counts: Sequence[int],
+    bandwidth: float,
+) -> dict[str, Any]:
+    """Medians of every point, the model's prediction beside each, and its curves.
+
+    Args:
+        blocks: what was measured, every point's repeats.
+        runs: settings of every point.
+        cores: of the machine; the check knows them, the curves give every process its own.
+        counts: of runners to predict.
+        bandwidth: of the driver's network in the curves, bytes per second.
+    """
+    rows = [_row(point, blocks[point]) for point in runs]
+    by_point = dict(zip(runs, rows, strict=True))
+    reference = next(point for point in runs if point.runners == 1)
+    costs = Costs(
+        **{
+            name: statistics.median(block["costs"][name] for block in blocks[reference])
+            for name in blocks[reference][0]["costs"]
+        }
+    )
+    for point, row in by_point.items():
+        one = by_point.get(Point(1, point.mode, point.learners), {}).get("user_steps_per_s")
+        measured = row["user_steps_per_s"]
+        comparable = point.runners and one and measured
+        row["speedup"] = measured / one if comparable else None
+        row["efficiency"] = measured / one / point.runners if comparable else None
+        predicted = predict(costs, point.layout(runs[point], cores))
+        row["predicted"] = predicted.user_steps_per_s
+        row["error_percent"] = 100 * (predicted.user_steps_per_s / measured - 1) if measured else None
+        row["bottleneck"] = predicted.bottleneck
+    curves, knees = [], []
+    for point in (point for point in runs if point.runners == 1):
+        layout = Layout(**{**vars(point.layout(runs[point], math.inf)), "bandwidth": bandwidth})
+        curves += curve(costs, [Layout(**{**vars(layout), "runners": count}) for count in counts])
+        runners = knee(costs, layout)
+        found = predict(costs, Layout(**{**vars(layout), "runners": runners or counts[-1]}))
+        knees.append(
+            {
+                "mode": point.mode,
+                "learners": point.learners,
+                "runners": runners,
+                "bottleneck": found.bottleneck,
+                "lever": found.lever,
+                "user_steps_per_s": found.user_steps_per_s,
+            }
+        )
+    return {
+        "points": rows,
+        "costs": vars(costs),
+        "costs_of": str(reference),
+        "cores": cores,
+        "bandwidth_bytes_per_s": bandwidth,
+        "curve": curves,
+        "knees": knees,
+    }
+
+
+def _row(point: Point, blocks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    row: dict[str, Any] = {"runners": point.runners, "mode": point.mode, "learners": point.learners}
+    for name in blocks[0]:
+        values = [block[name] for block in blocks]
+        if name == "costs":
+            continue
+        if name == "ratio_held":
+            row[name] = all(values)
+        else:
+            row[name] = statistics.median(values) if None not in values else None
+    speeds = [block["user_steps_per_s"] for block in blocks]
+    held = None not in speeds
+    row["slowest"], row["fastest"] = (min(speeds), max(speeds)) if held else (None, None)
+    row["repeats"] = len(blocks)
+    return row
+
+
+def write(folder: Path, result: Mapping[str, Any]) -> None:
+    """``scale.json`` with everything, ``points.csv`` and ``curve.csv`` with the tables, and the plot."""
+    write_json(folder / "scale.json", json_value(result))
+    for name in ("points", "curve"):
+        rows = result[name]
+        with (folder / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    with mpl.rc_context({"svg.hashsalt": "rl-rec", "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(10, 4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        _draw_measured(left, result)
+        _draw_curve(right, result)
+        figure.savefig(folder / "scale.svg", metadata={"Date": None})
+        figure.savefig(folder / "scale.png", dpi=120)
+
+
+def _kinds(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    kinds: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["runners"]:
+            name = row["mode"] + (f", {row['learners']} learners" if row["learners"] else "")
+            kinds.setdefault(name, []).append(row)
+    return kinds
+
+
+def _draw_measured(axes: Axes, result: Mapping[str, Any]) -> None:
+    for index, (name, rows) in enumerate(_kinds(result["points"]).items()):
+        held = [row for row in rows if row["user_steps_per_s"] is not None]
+        runners = [row["runners"] for row in held]
+        middle = [row["user_steps_per_s"] for row in held]
+        spread = [
+            [row["user_steps_per_s"] - row["slowest"] for row in held],
+            [row["fastest"] - row["user_steps_per_s"] for row in held],
+        ]
+        axes.errorbar(runners, middle, spread, fmt="o", color=f"C{index}", capsize=3, label=f"{name}, measured")
+        predicted = [row["predicted"] for row in rows]
+        axes.plot(
+            [row["runners"] for row in rows], predicted, "--", color=f"C{index}", label=f"{name}, predicted"
+        )
+    local = next((row for row in result["points"] if not row["runners"]), None)
+    if local is not None and local["user_steps_per_s"] is not None:
+        axes.axhline(local["user_steps_per_s"], color="grey", linewidth=1, label="no remote runner")
+    axes.set(xlabel="env runners", ylabel="user-steps per second", title=f"on {result['cores']} cores")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _draw_curve(axes: Axes, result: Mapping[str, Any]) -> None:
+    for index, (name, rows) in enumerate(_kinds(result["curve"]).items()):
+        axes.plot(
+            [row["runners"] for row in rows],
+            [row["user_steps_per_s"] for row in rows],
+            ".-",
+            color=f"C{index}",
+            label=name,
+        )
+    for found in result["knees"]:
+        if found["runners"] is not None:
+            axes.axvline(found["runners"], color="grey", linewidth=0.8, linestyle=":")
+            axes.annotate(
+                f"{found['mode']}: {found['bottleneck']}",
+                (found["runners"], found["user_steps_per_s"]),
+                textcoords="offset points",
+                xytext=(6, -12),
+                fontsize=8,
+            )
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set(xlabel="env runners", title="predicted, a core for every process")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def render(result: Mapping[str, Any]) -> RenderableType:
+    """The tables that a person sees."""
+    measured = Table(title="measured", title_justify="left", box=None, pad_edge=False)
+    columns = (
+        "runners|mode|learners|user-steps/s|spread|speed-up|efficiency|per busiest CPU-s|updates/s|ratio|"
+        "latency ms|in runner ms|weights ms|stale|wait|replay|update|sync|rest|learner idle"
+    )
+    for name in columns.split("|"):
+        measured.add_column(name, justify="right")
+    checked = Table(title="predicted beside measured", title_justify="left", box=None, pad_edge=False)
+    for name in ("runners", "mode", "learners", "measured", "predicted", "error", "bottleneck"):
+        checked.add_column(name, justify="right")
+    for row in result["points"]:
+        who = (str(row["runners"]), row["mode"] if row["runners"] else "local", str(row["learners"]))
+        spread = None if row["slowest"] is None else f"{row['slowest']:,.0f}–{row['fastest']:,.0f}"
+        measured.add_row(
+            *who,
+            _number(row["user_steps_per_s"], ",.0f") if row["ratio_held"] else "ratio off",
+            spread or "-",
+            _number(row["speedup"], ".2f"),
+            _number(row["efficiency"], ".0%"),
+            _number(row["per_busiest_cpu_s"], ",.0f"),
+            _number(row["updates_per_s"], ".1f"),
+            _number(row["replay_ratio"], ".3g"),
+            *(_milliseconds(row[name]) for name in ("sample_latency_s", "sample_s", "weights_latency_s")),
+            _number(row["staleness_updates"], ".1f"),
+            *(
+                _number(row[name], ".0%")
+                for name in ("rollout_s", "replay_s", "update_s", "sync_s", "rest", "learner_idle")
+            ),
+        )
+        checked.add_row(
+            *who,
+            _number(row["user_steps_per_s"], ",.0f"),
+            _number(row["predicted"], ",.0f"),
+            _number(row["error_percent"], "+.0f") + "%" if row["error_percent"] is not None else "-",
+            row["bottleneck"],
+        )
+    gigabits = result["bandwidth_bytes_per_s"] * 8 / 1e9
+    curves = Table(
+        title=f"predicted, a core for every process, {gigabits:g} Gbit/s", title_justify="left", box=None
+    )
+    for name in ("runners", "mode", "learners", "user-steps/s", "speed-up", "bottleneck"):
+        curves.add_column(name, justify="right")
+    for row in result["curve"]:
+        curves.add_row(
+            str(row["runners"]),
+            row["mode"],
+            str(row["learners"]),
+            _number(row["user_steps_per_s"], ",.0f"),
+            _number(row["speedup"], ".1f"),
+            row["bottleneck"],
+        )
+    knees = [
+        Text(
+            f"{found['mode']}, {found['learners']} learners: "
+            + (
+                f"from {found['runners']} runners on the bottleneck is the {found['bottleneck']}; "
+                f"what moves it: {found['lever']}"
+                if found["runners"] is not None
+                else "the runners are the bottleneck throughout"
+            )
+        )
+        for found in result["knees"]
+    ]
+    skipped = [Text(f"left out {entry['point']}: {entry['why']}") for entry in result.get("skipped", [])]
+    return Group(measured, Text(), checked, Text(), curves, Text(), *knees, *skipped)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return _number(None if seconds is None else 1e3 * seconds, ".1f")
+
+
+def parse_bandwidth(text: str) -> float:
+    """Bytes per second of ``10Gbit``, ``100Mbit`` or ``500MB``.
+
+    Raises:
+        ValueError: anything else.
+    """
+    for unit, bits in (("bit", 1), ("B", 8)):
+        number = text.removesuffix(unit)
+        if number != text:
+            scale = _UNITS.get(number[-1:], 1.0)
+            value = float(number[:-1] if number[-1:] in _UNITS else number) * scale * bits / 8
+            if 0 < value < math.inf:
+                return value
+    raise ValueError(text)
