@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from envs.errors import UserError
 from rl_rec.cli.options import json_option
 from rl_rec.cli.output import console, emit
 
@@ -217,7 +216,8 @@ def _follow(connected: "Jobs", job: str, as_json: bool) -> None:
         raise click.exceptions.Exit(130) from None
     except LostConnection as error:
         _detached(connected, job, as_json)
-        raise UserError(f"lost {connected.address} ({error}); {job} goes on: {_hint(connected, job)}") from None
+        _say(f"error: lost {connected.address} ({error}); {job} goes on: {_hint(connected, job)}")
+        raise click.exceptions.Exit(1) from None
     found = describe(ended)
     code = exit_code(ended)
     if as_json:

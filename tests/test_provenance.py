@@ -8,7 +8,8 @@ from datetime import datetime, timezone
 import pytest
 
 from envs.settings import Settings
-from rl_rec.provenance import describe_run, git_state, write_run
+from rl_rec import provenance
+from rl_rec.provenance import commit_name, describe_run, git_state, write_run
 
 
 class Config(Settings):
@@ -81,3 +82,18 @@ def test_there_is_no_commit_outside_a_checkout_or_inside_another_ones(checkout, 
 def test_there_is_no_commit_where_git_is_missing(checkout, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert git_state(checkout) is None
+
+
+@pytest.mark.parametrize("name, dirty", [("abc123", False), ("abc123-dirty", True)])
+def test_code_that_travels_without_its_checkout_is_told_its_commit(tmp_path, monkeypatch, name, dirty):
+    monkeypatch.setattr(provenance, "_CHECKOUT", tmp_path)
+    assert describe_run({}, seed=0, data_fingerprint=None)["git"] is None and commit_name() is None
+    monkeypatch.setenv("RL_REC_GIT_COMMIT", name)
+    assert describe_run({}, seed=0, data_fingerprint=None)["git"] == {"commit": "abc123", "dirty": dirty}
+    assert commit_name() == name
+
+
+def test_a_checkout_knows_better_than_the_environment(checkout, monkeypatch):
+    monkeypatch.setattr(provenance, "_CHECKOUT", checkout)
+    monkeypatch.setenv("RL_REC_GIT_COMMIT", "abc123")
+    assert commit_name() == git(checkout, "rev-parse", "HEAD")

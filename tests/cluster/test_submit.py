@@ -27,8 +27,12 @@ from rl_rec.provenance import commit_name
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-SECONDS = 600  # for anything: a busy machine takes a minute to import torch
-PROGRAM = "import sys; from rl_rec.cli.main import main; sys.exit(main())"
+SECONDS = 900  # for anything: a busy machine takes a minute to import torch
+# What a shell starts in the background ignores Ctrl-C, and a test session may be that.
+PROGRAM = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from rl_rec.cli.main import main; sys.exit(main())"
+)
 
 
 class Cluster(NamedTuple):
@@ -262,7 +266,7 @@ def test_a_detached_job_is_listed_followed_left_and_stopped(cluster, rl_rec, sta
     follower = start("jobs", "logs", job, "--follow")
     assert any("training; interrupt" in line for line in follower.stdout)
     follower.send_signal(signal.SIGINT)
-    _, err = follower.communicate(timeout=60)
+    _, err = follower.communicate(timeout=SECONDS)
     assert follower.returncode == 130 and f"detached; {job} goes on" in err
     assert not (shared / "run/finished.json").exists()
 
