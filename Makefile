@@ -57,7 +57,7 @@ test-drills: setup ## The drills: what each fault of a cluster does to a run (a 
 	@$(PY) -m pytest tests/cluster/test_drills.py -m "drills or slow" $(PYTEST_ARGS)
 
 test-extras: export MPLBACKEND = Agg
-test-extras: setup ## The optional tier: other libraries' agents on our environments, trackers
+test-extras: setup ## The optional tier: other libraries' agents on our environments, trackers, an S3 server
 	@$(PY) -m pip install --quiet $(PIP_ARGS) --no-deps -r requirements-extras.lock
 	@$(PY) -m pytest -m extras $(PYTEST_ARGS)
 
@@ -77,8 +77,8 @@ lock: ## Resolve setup.cfg into requirements.lock and requirements-extras.lock
 	@build/lock/bin/python -m pip install --quiet $(PIP_ARGS) uv
 	$(RESOLVE) --extra dev
 	@{ echo "# Run time and development. $(LOCK_NOTE)"; grep -vE '$(UNPINNED)' build/resolved.txt; } > build/base.lock
-	$(RESOLVE) --extra dev --extra agents --extra wandb --extra mlflow
-	@{ echo "# What the agents, wandb and mlflow extras add to requirements.lock. $(LOCK_NOTE)"; \
+	$(RESOLVE) --extra dev --extra agents --extra wandb --extra mlflow --extra moto
+	@{ echo "# What the agents, wandb, mlflow and moto extras add to requirements.lock. $(LOCK_NOTE)"; \
 		grep -vE '$(UNPINNED)' build/resolved.txt | grep -vxFf build/base.lock; } > build/extras.lock
 	@mv build/base.lock requirements.lock
 	@mv build/extras.lock requirements-extras.lock

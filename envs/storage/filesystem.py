@@ -30,6 +30,8 @@ _REFUSALS = {
 }
 """What no patience helps against, by the error code in Arrow's message."""
 
+_CHUNK = 2**24
+"""Bytes that a transfer reads at once: each is a request."""
 _GCS_ATTEMPT = timedelta(seconds=15)
 _HINTS = {
     "OAuth2 access token": "no Google credentials were found: see docs/storage.md",
@@ -56,11 +58,11 @@ def open_url(url: Url) -> tuple[arrow.FileSystem, str]:
         filesystem, path = arrow.FileSystem.from_uri(url.text)
     except (ArrowInvalid, OSError) as error:
         return _open_with_fsspec(url, error)
-    # Both options have no place in a URL. Arrow's pickles hold all options.
+    # These options have no place in a URL. Arrow's pickles hold all options.
     if isinstance(filesystem, arrow.S3FileSystem):
         # Uploads that write in the background wait for threads that copy, and these for them
-        # (https://github.com/apache/arrow/issues/32372).
-        filesystem = _with_options(filesystem, background_writes=False)
+        # (https://github.com/apache/arrow/issues/32372). A small file is one request instead of three.
+        filesystem = _with_options(filesystem, background_writes=False, allow_delayed_open=True)
     elif filesystem.type_name == "gcs":
         # By default one attempt lasts a quarter of an hour.
         filesystem = _with_options(filesystem, retry_time_limit=_GCS_ATTEMPT)
@@ -232,17 +234,19 @@ def patient(filesystem: arrow.FileSystem) -> arrow.PyFileSystem:
 def download(filesystem: arrow.FileSystem, path: str, into: BinaryIO) -> None:
     """Copy the file ``path`` to ``into``."""
     with filesystem.open_input_stream(path) as stream:
-        shutil.copyfileobj(stream, into, 2**20)
+        shutil.copyfileobj(stream, into, _CHUNK)
 
 
 def upload(filesystem: arrow.FileSystem, source: BinaryIO, path: str) -> None:
     """Copy what is left of ``source`` to the file ``path``, which is the old or the new one at any moment."""
-    # Object stores show a file when it is complete; others show it as it grows.
+    # Object stores have no folders, and show a file when it is complete; disks show it as it grows.
     grows = filesystem.type_name == "local"
     folder, _, name = path.rpartition("/")
+    if filesystem.type_name not in ("s3", "gcs"):
+        filesystem.create_dir(folder)
     draft = f"{folder}/.{name}.partial" if grows else path
     with filesystem.open_output_stream(draft) as stream:
-        shutil.copyfileobj(source, stream, 2**20)
+        shutil.copyfileobj(source, stream, _CHUNK)
     if grows:
         filesystem.move(draft, path)
 

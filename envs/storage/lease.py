@@ -127,7 +127,6 @@ class Lease:
         content = json.dumps({**self._me, "beat": time.time()}).encode()
 
         def write() -> None:
-            self._filesystem.create_dir(self._root)
             upload(self._filesystem, io.BytesIO(content), self._path)
 
         again(write, self._path)

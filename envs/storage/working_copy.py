@@ -116,9 +116,6 @@ class WorkingCopy:
         target = f"{self._root}/{name}"
 
         def attempt() -> None:
-            # Needed where folders are real, and it costs a request where they are not.
-            if self._filesystem.type_name not in ("s3", "gcs"):
-                self._filesystem.create_dir(target.rpartition("/")[0])
             with (self.path / name).open("rb") as file:
                 upload(self._filesystem, file, target)
 
