@@ -46,6 +46,8 @@ def ray_session(
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray runs workers at low priority by default; here they are the work itself.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # In a Ray job these may be variables of the job's own: the same values, which Ray takes for a conflict.
+    os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
     runtime = {"env_vars": environment}
     if address is None and any(total(reservation)[1] for reservation in reservations):
         check_device("cuda")

@@ -193,13 +193,10 @@ def _cost(plan: "StudyPlan | SearchPlan", parallel: int) -> dict[str, Any]:
 
 
 def _trial(name: str, algorithm: str, settings: Any) -> dict[str, Any]:
-    return {
-        "trial": name,
-        "algorithm": algorithm,
-        "user_steps": settings.steps,
-        "cpus": settings.reserved_cpus,
-        "gpus": settings.reserved_gpus,
-    }
+    from rl_rec.resources import total
+
+    cpus, gpus = total(settings.reservation)
+    return {"trial": name, "algorithm": algorithm, "user_steps": settings.steps, "cpus": cpus, "gpus": gpus}
 
 
 def _trials(cost: Mapping[str, Any]) -> Table:

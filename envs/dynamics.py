@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from envs.errors import UserError
+from envs.randomness import restore
 from envs.settings import Settings
 from envs.world import World
 
@@ -76,7 +77,7 @@ class Dynamics:
         self.settings = settings
         self.trait = item_trait(world, settings.traits)  # (N + 1,)
         self._unit = F.normalize(world.item_features, dim=1)  # (N + 1, F)
-        self._generator = torch.Generator(device).manual_seed(seed)
+        self.generator = torch.Generator(device).manual_seed(seed)
         # A walk of deviation 1 per dimension moves the mean item's logit by ‖x_i‖: divided by that, by 1.
         items = world.response.items[1:]
         self._step_size = settings.drift / float(items.square().sum(dim=1).mean().sqrt().clamp(min=1e-9))
@@ -117,7 +118,7 @@ class Dynamics:
             after["memory"] = kept * before["memory"] + (1 - kept) * clicked
         if settings.drift:
             kept = settings.drift_decay
-            noise = torch.randn(before["taste"].shape, generator=self._generator, device=slate.device)
+            noise = torch.randn(before["taste"].shape, generator=self.generator, device=slate.device)
             after["taste"] = kept * before["taste"] + (1 - kept**2) ** 0.5 * noise
         for name, value in after.items():
             here = None if hold is None else hold.view(-1, *[1] * (value.dim() - 1))
@@ -129,13 +130,14 @@ class Dynamics:
             self.state[name] = value.masked_fill(where.view(-1, *[1] * (value.dim() - 1)), 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Users and generator."""
-        return {**self.state, "generator": self._generator.get_state()}
+        """Users and generator, on the CPU."""
+        users = {name: value.cpu() for name, value in self.state.items()}
+        return {**users, "generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue bit-equal from ``state_dict``."""
         self.state = {name: state[name].to(value.device) for name, value in self.state.items()}
-        self._generator.set_state(state["generator"].cpu())
+        restore(self.generator, state["generator"])
 
 
 def item_trait(world: World, traits: tuple[str, ...]) -> Tensor:

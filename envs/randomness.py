@@ -16,6 +16,18 @@ def stream_seed(*path: int) -> int:
     return int(low) | (int(high) & 0x7FFFFFFF) << 32
 
 
+def restore(generator: torch.Generator, state: torch.Tensor) -> None:
+    """Let ``generator`` go on from ``state``, another generator's ``get_state``.
+
+    States of another kind of device mean nothing here, where draws are others anyway: they become a seed.
+    """
+    state = state.cpu()
+    if state.numel() == generator.get_state().numel():
+        generator.set_state(state)
+    else:
+        generator.manual_seed(stream_seed(*state.tolist()))
+
+
 @contextmanager
 def seeded_weights(seed: int) -> Iterator[None]:
     """Initial weights (and dropout) drawn inside depend on ``seed`` alone, and nothing outside notices.

@@ -14,7 +14,7 @@ from envs.dynamics import Dynamics
 from envs.ensemble import uncertainty_cost
 from envs.errors import UserError
 from envs.history import append_clicked
-from envs.randomness import stream_seed
+from envs.randomness import restore, stream_seed
 from envs.retrieval import draw_candidates
 from envs.reward import (
     INITIAL_PATIENCE,
@@ -257,20 +257,47 @@ class Simulator:
             allowed &= self.live[slate.clamp(0, self.world.num_items)]
         return allowed
 
+    def users_state(self) -> dict[str, Tensor]:
+        """What a step replaces by new tensors, by name: all there is of the users now served."""
+        state = {name: getattr(self, name) for name in ("user", "history", "patience", "steps")}
+        if self.candidates is not None:
+            state["candidates"] = self.candidates
+        if self._signals is not None:
+            state["signals"] = self._signals.values
+        return state | (self._dynamics.state if self._dynamics is not None else {})
+
+    def keep_users_in(self, state: dict[str, Tensor]) -> None:
+        """Move the users now served into the memory of an earlier ``users_state``."""
+        for name, now in self.users_state().items():
+            state[name].copy_(now)
+        for name in ("user", "history", "patience", "steps", "candidates"):
+            setattr(self, name, state.get(name))
+        if self._signals is not None:
+            self._signals.values = state["signals"]
+        if self._dynamics is not None:
+            self._dynamics.state = {name: state[name] for name in self._dynamics.state}
+        self._forget()
+
+    @property
+    def generators(self) -> list[torch.Generator]:
+        """Whatever a step draws from."""
+        own = [self._arrivals, self._responses]
+        return own if self._dynamics is None else [*own, self._dynamics.generator]
+
     def state_dict(self) -> dict[str, Any]:
-        """Everything that changes: users, counters, clock and generators."""
+        """Everything that changes: users, counters, clock and generators. On the CPU, to be read anywhere."""
         return {
-            "user": self.user,
-            "history": self.history,
-            "candidates": self.candidates,
-            "patience": self.patience,
-            "steps": self.steps,
+            "user": self.user.cpu(),
+            "history": self.history.cpu(),
+            "candidates": None if self.candidates is None else self.candidates.cpu(),
+            "patience": self.patience.cpu(),
+            "steps": self.steps.cpu(),
             "clock": self.clock,
             "arrivals": self._arrivals.get_state(),
             "responses": self._responses.get_state(),
             "dynamics": self._dynamics and self._dynamics.state_dict(),
-            "signals": self._signals and self._signals.values,
-            "spent": None if self.budgets is None else self.budgets.spent,
+            "signals": self._signals and self._signals.values.cpu(),
+            "spent": None if self.budgets is None else self.budgets.spent.cpu(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -280,8 +307,8 @@ class Simulator:
             setattr(self, name, state[name].to(device))
         self.candidates = None if state["candidates"] is None else state["candidates"].to(device)
         self.clock = state.get("clock", 0)  # earlier releases saved none: their catalogue never changed
-        self._arrivals.set_state(state["arrivals"].cpu())
-        self._responses.set_state(state["responses"].cpu())
+        restore(self._arrivals, state["arrivals"])
+        restore(self._responses, state["responses"])
         if self._dynamics is not None:
             self._dynamics.load_state_dict(state["dynamics"])
         if self._signals is not None:

@@ -18,7 +18,7 @@ from ray.rllib.utils.metrics import (
 )
 from torch import Tensor
 
-from envs.randomness import stream_seed
+from envs.randomness import restore, stream_seed
 from envs.rllib import world_from_env_config
 from envs.simulator import Simulator
 from rl_rec import metrics as names
@@ -187,7 +187,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         own = state.get("stream", stream) == stream
         if "rollout" in state and own and self.rollout is not None:
             self.rollout.load_state_dict(state["rollout"])
-            self._noise.set_state(state["noise"])
+            restore(self._noise, state["noise"])
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """How to build this runner again."""

@@ -191,6 +191,7 @@ def serve(
     slots = diversity = slates = torch.zeros((), dtype=torch.float64, device=device)
     deliberate = one_short = slates
     uncertainty: list[Tensor] = []
+    asked: list[Tensor] = []  # whether somebody was there to be unsure about
     for part, batch in enumerate(users.split(_USERS_AT_ONCE)):
         simulator = Simulator(world, settings, len(batch), seed, stream=1 + part)
         everybody = torch.ones(len(batch), dtype=torch.bool, device=device)
@@ -209,7 +210,8 @@ def serve(
             if ensemble is not None:
                 known = slate.clamp(0, world.num_items)
                 unsure = ensemble.uncertainty(observation.user, observation.history, known)
-                uncertainty.append(unsure[here].flatten())
+                uncertainty.append(unsure)
+                asked.append(here)
             if leave_a_miss:
                 deliberate = deliberate + (one_deliberate_miss(simulator, observation, slate) & here).sum()
             transition = simulator.advance(slate, hold=gone)
@@ -220,7 +222,7 @@ def serve(
             money += (happened * world.money[slate].double()).sum(dim=1)
             one_short = one_short + ((transition.click.sum(dim=1) == slate.shape[1] - 1) & here).sum()
             slots = slots + here.sum() * slate.shape[1]
-            shown += torch.bincount(slate[here].flatten(), minlength=len(shown))
+            shown.scatter_add_(0, slate.flatten(), here.long()[:, None].expand_as(slate).flatten())
             together = F.embedding(slate, similarity).sum(dim=1).square().sum(dim=1)  # ‖Σ f‖², (B,)
             pairs = slate.shape[1] * (slate.shape[1] - 1)
             if pairs:
@@ -233,8 +235,8 @@ def serve(
         moved.append(money)
         progress(first + len(batch), episodes, "users served")
     all_counts, depth = torch.cat(counted), torch.cat(depths)
-    distinct = int((shown[1:] > 0).sum())
     catalogue = Catalogue.of(world, settings.catalogue)
+    distinct = int((shown[1:] > 0).sum())
     new = int(shown[catalogue.withheld].sum()) if catalogue.num_withheld else float("nan")
     return Evaluation(
         returns=torch.cat(returns),
@@ -246,7 +248,7 @@ def serve(
         coverage=distinct / world.num_items,
         intra_list_diversity=float(diversity / slates),
         new_item_share=new / float(slots),
-        uncertainty=None if ensemble is None else torch.cat(uncertainty),
+        uncertainty=None if ensemble is None else torch.cat(uncertainty)[torch.cat(asked)].flatten(),
         supported_up_to=float("nan") if ensemble is None else ensemble.threshold,
         misses=Misses(float(deliberate / slates), float(one_short / slates)) if leave_a_miss else None,
         outcomes=Outcomes(world.behaviours, depth * world.slate_size, all_counts, torch.cat(moved)),

@@ -10,7 +10,7 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch import Tensor
 
-from envs.randomness import stream_seed
+from envs.randomness import restore, stream_seed
 from rl_rec.rl_module import CRITIC, PREDICTIONS, RecommenderModule, placed
 from rl_rec.transitions import Transitions
 
@@ -158,7 +158,7 @@ class OffPolicyLearner(TorchLearner):
         super().set_state(state)
         if "noise" in state:
             if not self._learner_index:  # others keep their own: they would all drop the same units
-                self._noise.set_state(torch.as_tensor(state["noise"]))
+                restore(self._noise, torch.as_tensor(state["noise"]))
             self._updates = state.get("updates", 0)  # earlier releases saved none: they had no periods
         if "scheduled" in state:
             # The optimizers' state brings the saved rates along; what counts are those of the settings, which

@@ -17,6 +17,9 @@ from rl_rec.json_values import json_value
 RUN_FILE = "run.json"
 _PACKAGES = ("rl-rec", "torch", "ray", "numpy")
 _CHECKOUT = Path(__file__).resolve().parent.parent
+COMMIT_VARIABLE = "RL_REC_GIT_COMMIT"
+"""Names the commit of code that travels without its checkout: ``<commit>`` or ``<commit>-dirty``."""
+_DIRTY = "-dirty"
 
 
 def describe_run(
@@ -39,7 +42,7 @@ def describe_run(
         "seed": seed,
         "data_fingerprint": data_fingerprint,
         "versions": package_versions(),
-        "git": git_state(_CHECKOUT),
+        "git": code_state(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "machine": _machine(device),
         "started_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -62,6 +65,21 @@ def package_versions() -> dict[str, str | None]:
         except PackageNotFoundError:
             versions[package] = None
     return versions
+
+
+def code_state() -> dict[str, Any] | None:
+    """The running code's ``git_state``: its checkout's, else what ``RL_REC_GIT_COMMIT`` says."""
+    named = os.environ.get(COMMIT_VARIABLE)
+    state = git_state(_CHECKOUT)
+    if state is None and named:
+        return {"commit": named.removesuffix(_DIRTY), "dirty": named.endswith(_DIRTY)}
+    return state
+
+
+def commit_name() -> str | None:
+    """The running code's commit as ``RL_REC_GIT_COMMIT`` holds it; None where nothing is known."""
+    state = code_state()
+    return None if state is None else state["commit"] + (_DIRTY if state["dirty"] else "")
 
 
 def git_state(checkout: Path) -> dict[str, Any] | None:

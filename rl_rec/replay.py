@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from envs.randomness import restore
+
 Columns = Mapping[str, Tensor]
 
 
@@ -55,9 +57,11 @@ class Replay:
         return {name: column[index] for name, column in self.columns.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Filled rows, position and generator."""
+        """Filled rows, position and generator; on the CPU, to be read anywhere."""
         return {
-            "columns": {name: column[: len(self)].clone() for name, column in self.columns.items()},
+            "columns": {
+                name: column[: len(self)].to("cpu", copy=True) for name, column in self.columns.items()
+            },
             "added": self.added,
             "generator": self._generator.get_state(),
         }
@@ -74,4 +78,4 @@ class Replay:
         if len(self) != min(state["added"], self.capacity):
             raise ValueError(f"the stored replay has another capacity than {self.capacity}")
         self.added = state["added"]
-        self._generator.set_state(torch.as_tensor(state["generator"]).cpu())
+        restore(self._generator, torch.as_tensor(state["generator"]))

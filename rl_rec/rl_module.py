@@ -30,8 +30,8 @@ class RecommenderModule(TorchRLModule, TargetNetworkAPI, InferenceOnlyAPI):
     """Thin: sizes come from the world, everything else from the algorithm's folder.
 
     ``model_config``: ``env_config`` (where the world is), ``agent`` (the settings as plain data), ``seed``, and
-    from ``placed`` the ``device``. The networks must have ``policy_parameters()``, what the actor's optimizer
-    moves, and may have a ``critic`` with an optimizer of its own.
+    from ``placed`` the ``device`` (else cpu). The networks must have ``policy_parameters()``, what the actor's
+    optimizer moves, and may have a ``critic`` with an optimizer of its own.
     """
 
     settings_class: ClassVar[type[Settings]]
@@ -45,7 +45,7 @@ class RecommenderModule(TorchRLModule, TargetNetworkAPI, InferenceOnlyAPI):
         """Build the networks; the same seed gives the same weights in every process."""
         config = self.model_config
         self.settings: Any = self.settings_class.from_mapping(config["agent"])
-        world, rules = world_from_env_config(config["env_config"], config["device"])
+        world, rules = world_from_env_config(config["env_config"], config.get("device", "cpu"))
         self.forbid_repeats = rules.repeats == "forbid"
         self.reward = rules.reward
         self.catalogue = Catalogue.of(world, rules.catalogue)

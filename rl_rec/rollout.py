@@ -34,7 +34,7 @@ class EpisodeStatistics:
                 (ended * ended).sum(),
                 (self._depth * finished).sum().double(),
                 click.sum().double(),
-                torch.tensor(float(click.numel()), dtype=torch.float64, device=click.device),
+                self._sums.new_full((), click.numel()),  # torch.tensor would make a GPU wait for the copy
             ]
         )
         flat = slate.flatten()
@@ -63,13 +63,9 @@ class EpisodeStatistics:
         return figures
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All sums, as copies: they change in place."""
-        return {
-            "return": self._return.clone(),
-            "depth": self._depth.clone(),
-            "shown": self._shown.clone(),
-            "sums": self._sums.clone(),
-        }
+        """All sums, as copies (they change in place) on the CPU (to be read anywhere)."""
+        sums = {"return": self._return, "depth": self._depth, "shown": self._shown, "sums": self._sums}
+        return {name: value.to("cpu", copy=True) for name, value in sums.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from ``state_dict``."""

@@ -159,9 +159,9 @@ class TrainSettings(Settings, Generic[AgentT]):
     @classmethod
     def _check_device(cls, device: str) -> str:
         if device.startswith("cuda:"):
-            raise ValueError(f"{device}: Ray hands out the GPUs; say cuda, and CUDA_VISIBLE_DEVICES says which")
+            raise ValueError("Ray hands out the GPUs; say cuda, and CUDA_VISIBLE_DEVICES says which")
         if device not in ("cpu", "cuda"):
-            raise ValueError(f"unknown device {device!r}; use cpu or cuda")
+            raise ValueError("use cpu or cuda")
         return device
 
     @model_validator(mode="after")

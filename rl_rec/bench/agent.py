@@ -4,10 +4,11 @@ import abc
 import copy
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from envs.catalogue import Catalogue
+from envs.errors import UserError
 from envs.randomness import seeded_weights, stream_seed
 from envs.simulator import Simulator
 from envs.transition import Observation
@@ -19,7 +20,6 @@ from rl_rec.hac import losses as hac
 from rl_rec.hac.networks import HACNetworks
 from rl_rec.hac.policy import HACPolicy
 from rl_rec.hsrl import losses as hsrl
-from rl_rec.hsrl.catalogue import catalogue_sids
 from rl_rec.hsrl.networks import HSRLNetworks
 from rl_rec.hsrl.policy import HSRLPolicy
 from rl_rec.policy import Decision, Policy
@@ -31,6 +31,8 @@ from rl_rec.transitions import Transitions
 
 class ServingPolicy(Policy, Protocol):
     """A policy that keeps something of its weights."""
+
+    noise: torch.Generator | None
 
     def weights_changed(self) -> None:
         """Forget it."""
@@ -102,10 +104,15 @@ class _HAC(BenchAgent):
 
 class _HSRL(BenchAgent):
     def make_networks(self, profile_features: int, item_features: int) -> HSRLNetworks:
-        live = Catalogue.of(self.world, self.settings.rules.catalogue).live_at(0)
-        codebook, tokens = catalogue_sids(self.world, self.agent, live)
-        self.trie = Trie(tokens, codebook.sizes, self.world.item_features)
-        centres = [torch.from_numpy(level) for level in codebook.centres]
+        if self.agent.sids is not None:
+            raise UserError("benchmarks draw semantic IDs for their random items: leave agent.sids out")
+        # Random features have no clusters: random semantic IDs make the same tree as fitted ones, without the
+        # libraries that fitting needs.
+        rng = np.random.default_rng([self.settings.seed, 6])
+        sizes = (self.agent.sid_codebook,) * self.agent.sid_levels
+        tokens = rng.integers(self.agent.sid_codebook, size=(self.world.num_items + 1, len(sizes)))
+        self.trie = Trie(tokens, sizes, self.world.item_features)
+        centres = [torch.from_numpy(rng.standard_normal((v, item_features), np.float32)) for v in sizes]
         return HSRLNetworks(profile_features, item_features, self.settings.world.history, centres, self.agent)
 
     def policy(self) -> HSRLPolicy:

@@ -73,13 +73,17 @@ class TrainingLoop(abc.ABC):
         """One batch."""
         return Transitions(**self.replay.sample(self.settings.batch_size))
 
+    def collect(self) -> dict[str, Tensor]:
+        """A fragment of every user, by the weights of now."""
+        self.weights_changed()
+        return self.rollout.collect(self.settings.fragment)
+
     def run(self, fragments: int, clock: Clock = lambda part: nullcontext()) -> int:
         """Train for ``fragments`` fragments; returns user-steps."""
         settings = self.settings
         for _ in range(fragments):
             with clock("collect"):
-                self.weights_changed()
-                rows = self.rollout.collect(settings.fragment)
+                rows = self.collect()
             with clock("replay"):
                 self.replay.add(rows)
             self._owed += len(rows["user"]) * settings.replay_ratio / settings.batch_size
@@ -104,6 +108,9 @@ class TrainingLoop(abc.ABC):
 class FastLoop(TrainingLoop):
     """What the RLlib Learner does, without RLlib."""
 
+    capturable = False
+    """Whether a graph may hold the optimizers' steps."""
+
     def policy(self) -> Policy:
         """The algorithm's own."""
         self.actor = self.agent.policy()
@@ -119,7 +126,8 @@ class FastLoop(TrainingLoop):
             list(self.targets.parameters()),
             list(self.networks.parameters()),
         )
-        return _adam(self, fused=True)
+        # On the CPU nothing is ever recorded, and Adam would refuse.
+        return _adam(self, fused=True, capturable=self.capturable and self.settings.device.startswith("cuda"))
 
     def backward(self, batch: Transitions) -> None:
         """One shared forward pass and one backward pass."""
@@ -167,11 +175,11 @@ class _PlainPolicy:
         return decision
 
 
-def _adam(loop: TrainingLoop, fused: bool | None = None) -> list[torch.optim.Optimizer]:
+def _adam(loop: TrainingLoop, **options: Any) -> list[torch.optim.Optimizer]:
     rates = loop.settings.agent
     return [
-        torch.optim.Adam(loop.networks.policy_parameters(), lr=rates.actor_lr, fused=fused),
-        torch.optim.Adam(loop.networks.critic.parameters(), lr=rates.critic_lr, fused=fused),
+        torch.optim.Adam(loop.networks.policy_parameters(), lr=rates.actor_lr, **options),
+        torch.optim.Adam(loop.networks.critic.parameters(), lr=rates.critic_lr, **options),
     ]
 
 

@@ -1,7 +1,6 @@
 """`rl-rec bench`: throughput of each part on this machine, on worlds of random tensors."""
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
@@ -11,6 +10,7 @@ from envs.errors import UserError
 from rl_rec.cli.options import device_option, json_option, overridden, seed_option, set_option
 from rl_rec.cli.output import emit
 from rl_rec.cli.progress import reporting
+from rl_rec.cli.verbs import registered
 
 _ENTRY_POINTS = "rl_rec.bench"
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
@@ -81,11 +81,11 @@ class _Extended(click.Group):
     """Its own commands, and those that packages above add as entry points."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), *entry_points(group=_ENTRY_POINTS).names]
+        return [*super().list_commands(ctx), *registered(_ENTRY_POINTS)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        added = entry_points(group=_ENTRY_POINTS, name=cmd_name)
-        return next((entry.load() for entry in added), None) or super().get_command(ctx, cmd_name)
+        added = registered(_ENTRY_POINTS).get(cmd_name)
+        return super().get_command(ctx, cmd_name) if added is None else added.load()
 
 
 @click.group(cls=_Extended, epilog="Example: rl-rec bench train --users 32 --repeats 9")
@@ -145,6 +145,40 @@ def train(with_ray: bool, **options: Any) -> None:
     from rl_rec.bench.train import bench_train
 
     _run(lambda settings, progress: bench_train(settings, with_ray, progress), options)
+
+
+@bench.command(epilog="Example: rl-rec bench device --device cuda --json > device.json")
+@click.option("--users", default=None, metavar="B,B,...", help="Users B; 1024 to 65536 by default, by fours.")
+@click.option("--agents", default=None, metavar="A,...", help="hac, hsrl or both, as by default.")
+@set_option
+@seed_option
+@device_option
+@json_option
+def device(
+    users: str | None,
+    agents: str | None,
+    assignments: tuple[str, ...],
+    seed: int | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Fill the table of one device.
+
+    Rollout and training user-steps per second of HAC and HSRL, where the time goes, operations per user-step
+    beside the measured peaks, memory. On a GPU CUDA graphs are measured too, and compared with what they
+    record. It ends within eight minutes; on a CPU give it small numbers: --users 32 --set batch_size=64.
+    """
+    import torch
+
+    from rl_rec.bench.device import DeviceSettings, bench_device, device_table
+
+    lists = {"users": users, "agents": agents}
+    chosen = [*(f"{name}={value}" for name, value in lists.items() if value is not None), *assignments]
+    settings = overridden(DeviceSettings(device=device), chosen, seed)
+    torch.set_num_threads(settings.threads)
+    with reporting("measuring") as progress:
+        result = bench_device(settings, progress)
+    emit(result, as_json, device_table)
 
 
 @bench.command(epilog="Example: rl-rec bench sids --items 100000 --threads 2")

@@ -3,11 +3,12 @@
 import os
 import sys
 import traceback
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from importlib.metadata import EntryPoint, PackageNotFoundError, version
 
 import click
 
 from envs.errors import UserError
+from rl_rec.cli.verbs import registered
 
 ENTRY_POINTS = "rl_rec.commands"
 
@@ -25,6 +26,8 @@ SUMMARIES = {
     "report": "Write the page that shows what a sweep or study found.",
     "bench": "Measure throughput and latency on this machine.",
     "cluster": "Render what makes a cluster: ray up, KubeRay, Slurm, Docker.",
+    "submit": "Run a command on a Ray cluster, as a job.",
+    "jobs": "List, show, follow and stop a cluster's jobs.",
     "quickstart": "Walk the whole way: logs, simulator, agent, result.",
 }
 
@@ -33,12 +36,12 @@ class VerbGroup(click.Group):
     """A group whose commands are the entry points of ``rl_rec.commands``, loaded when invoked."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        registered = _registered()
-        known = [name for name in SUMMARIES if name in registered]
-        return known + sorted(set(registered) - set(known))
+        found = registered(ENTRY_POINTS)
+        known = [name for name in SUMMARIES if name in found]
+        return known + sorted(set(found) - set(known))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        entry = _registered().get(cmd_name)
+        entry = registered(ENTRY_POINTS).get(cmd_name)
         if entry is None:
             if cmd_name in SUMMARIES:
                 raise UserError(f"{cmd_name!r} is not installed: run `pip install -e .` in the checkout again")
@@ -54,15 +57,11 @@ class VerbGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        registered = _registered()
-        rows = [(name, SUMMARIES.get(name) or _origin(registered[name])) for name in self.list_commands(ctx)]
+        found = registered(ENTRY_POINTS)
+        rows = [(name, SUMMARIES.get(name) or _origin(found[name])) for name in self.list_commands(ctx)]
         if rows:
             with formatter.section("Commands"):
                 formatter.write_dl(rows)
-
-
-def _registered() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
 
 
 def _origin(entry: EntryPoint) -> str:

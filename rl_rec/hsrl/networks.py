@@ -323,7 +323,7 @@ class HierarchicalPolicy(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Scores and log π, the latter float64, of leaves (B, P) within their buckets (B, P)."""
         rows = tables.rows[-1]
-        if len(rows) > _DENSE * bucket.shape[1] * trie.widths[-1]:
+        if not gathered_rows_cost_more(len(rows), bucket.shape[1] * trie.widths[-1]):
             expansion = self.expand(state, tables, trie, self.levels, bucket, state.s[:, None], EXACT)
             place = leaf - trie.first[self.levels][bucket]
             return _pick(expansion.logit, place), _pick(expansion.log_prob, place)
@@ -349,7 +349,7 @@ def affinity(query: Tensor, rows: Tensor, node: Tensor, most: int) -> Tensor:
     """
     flat = node.flatten(1)
     users, width = flat.shape[0], rows.shape[1]
-    if most <= _DENSE * flat.shape[1]:
+    if gathered_rows_cost_more(most, flat.shape[1]):
         return (query @ rows.T).gather(1, flat).view_as(node)
     step = max(1, _BLOCK // (flat.shape[1] * width))
     if torch.is_grad_enabled() or users <= step:
@@ -362,6 +362,11 @@ def affinity(query: Tensor, rows: Tensor, node: Tensor, most: int) -> Tensor:
         block = torch.index_select(rows, 0, index, out=gathered[: len(index)])
         torch.bmm(block.view(-1, flat.shape[1], width), query[part, :, None], out=product[part])
     return product.view_as(node)
+
+
+def gathered_rows_cost_more(rows: int, wanted: int) -> bool:
+    """Whether one matmul over all ``rows`` of a table costs less than gathering the ``wanted`` ones."""
+    return rows <= _DENSE * wanted
 
 
 def _with_one(*queries: Tensor) -> Tensor:

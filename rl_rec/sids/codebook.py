@@ -11,7 +11,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
-from threadpoolctl import threadpool_limits
 from typing_extensions import Self
 
 from envs.errors import UserError
@@ -111,6 +110,8 @@ class Codebook:
         Raises:
             UserError: another number of columns, or a value that is not finite.
         """
+        from threadpoolctl import threadpool_limits  # here: agents that meet no new item do without
+
         tokens = np.empty((len(vectors), len(self.centres)), np.int32)
         with threadpool_limits(limits=threads):
             for rows in blocks(len(vectors), self.beam * max(self.sizes, default=1)):
@@ -169,6 +170,8 @@ def fit_codebook(
     Raises:
         UserError: no items, no columns, or a value that is not finite.
     """
+    from threadpoolctl import threadpool_limits
+
     settings = settings or SidSettings()
     vectors = np.asarray(vectors)
     if vectors.ndim != 2 or 0 in vectors.shape:

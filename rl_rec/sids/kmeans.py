@@ -4,8 +4,6 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csc_matrix
-from sklearn.cluster import KMeans
 
 _GRID = 1e-4
 """Rows closer than this (in deviations) count as equal: residuals of equal rows differ by rounding."""
@@ -66,6 +64,8 @@ def blocks(rows: int, width: int) -> Iterator[slice]:
 
 
 def _means(rows: Floats, parts: Iterable[tuple[slice, Tokens]], centres: Floats) -> Floats:
+    from scipy.sparse import csc_matrix  # here: agents that only serve do without
+
     sums, counts = np.zeros(centres.shape), np.zeros(len(centres))
     for block, tokens in parts:
         ones, offsets = np.ones(len(tokens), np.float32), np.arange(len(tokens) + 1)
@@ -76,6 +76,8 @@ def _means(rows: Floats, parts: Iterable[tuple[slice, Tokens]], centres: Floats)
 
 
 def _kmeans(rows: Floats, size: int, iterations: int, rng: np.random.Generator) -> Floats:
+    from sklearn.cluster import KMeans
+
     seed = int(rng.integers(2**31))
     fitted = KMeans(size, n_init=1, max_iter=iterations, random_state=seed).fit(rows)
     return fitted.cluster_centers_.astype(np.float32)

@@ -30,7 +30,7 @@ def make_module(name: str, world: World, rules: WorldSettings = RULES, seed: int
         "env_config": {"world": world, "settings": rules.model_dump(mode="json")},
         "agent": chosen.model_dump(mode="json"),
         "seed": seed,
-        "device": "cpu",
+        "device": str(world.device),
     }
     unused = gym.spaces.Discrete(2)  # the networks take their sizes from the world
     return agent.rllib_config().module_class(

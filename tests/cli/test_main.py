@@ -4,12 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import EntryPoints
+from pathlib import Path
 
 import click
 import pytest
 
 from envs.errors import UserError
 from rl_rec.cli import main as main_module
+from rl_rec.cli import verbs
+from rl_rec.cli.evaluate import evaluate
 from rl_rec.cli.main import SUMMARIES, main
 from rl_rec.cli.options import check_device, device_option, json_option
 from rl_rec.cli.output import emit
@@ -31,7 +35,7 @@ class Entry:
     def load(self):
         return probe
 
-module._registered = lambda: {{"probe": Entry()}}
+module.registered = lambda group: {{"probe": Entry()}}
 code = module.main(["probe", *{options}])
 {after}
 sys.exit(code)
@@ -77,7 +81,7 @@ def verb(monkeypatch):
             return self._command
 
     def add(command):
-        monkeypatch.setattr(main_module, "_registered", lambda: {"probe": Entry(command)})
+        monkeypatch.setattr(main_module, "registered", lambda group: {"probe": Entry(command)})
 
     return add
 
@@ -259,6 +263,15 @@ def test_a_missing_device_is_refused_before_the_command_runs(verb, capsys, monke
     assert main(["probe", "--device", "cuda"]) == 2
     expected = "error: device 'cuda' is not available: torch sees no CUDA device; use --device cpu\n"
     assert capsys.readouterr().err == expected
+
+
+def test_without_an_installation_the_checkouts_own_commands_are_found(monkeypatch):
+    monkeypatch.setattr(verbs, "entry_points", lambda group: EntryPoints())
+    assert {*SUMMARIES} <= {*verbs.registered("rl_rec.commands")}
+    assert verbs.registered("rl_rec.commands")["evaluate"].load() is evaluate
+    assert verbs.registered("rl_rec.bench")["tune"].value == "cluster.bench_cli:tune"
+    monkeypatch.setattr(verbs, "_SETUP", Path("nowhere"))
+    assert verbs.registered("rl_rec.commands") == {}
 
 
 def test_every_summary_is_a_sentence():

@@ -226,7 +226,7 @@ def replaced(arguments: list[str], **options: str) -> list[str]:
         (lambda c: [*c, "--set", "world.history_length=50"], "change candidates, history_length or repeats"),
         (lambda c: replaced(c, simulator="nowhere"), "nowhere is not a simulator"),
         (lambda c: replaced(c, out=f"{c[c.index('--out') + 1]}/../file/run"), "cannot write to"),
-        (lambda c: [*c, "--device", "cuda:99"], "device 'cuda:99' is not available"),
+        (lambda c: [*c, "--device", "cuda:99"], "say cuda, and CUDA_VISIBLE_DEVICES says which, got 'cuda:99'"),
         (lambda c: ["train", "--simulator", *c[3:]], "missing ALGORITHM"),
         (lambda c: [*c, "--resume", "run"], "leave out ALGORITHM, --simulator, --out"),
         (lambda c: ["train", "--resume", c[c.index("--simulator") + 1]], "does not describe a training run"),

@@ -41,7 +41,7 @@ def test_the_replay_is_on_the_cpu_where_remote_learners_have_the_gpus():
         (("rollout.mode=async",), "rollout.mode=async needs rollout.runners >= 1"),
         (("resources.learners=3",), "replay.batch_size=64 must be a multiple of resources.learners=3"),
         (("device=cuda:1",), "say cuda, and CUDA_VISIBLE_DEVICES says which"),
-        (("device=tpu",), "unknown device 'tpu'; use cpu or cuda"),
+        (("device=tpu",), "use cpu or cuda, got 'tpu'"),
     ],
 )
 def test_layouts_that_contradict_themselves(assignments, problem):

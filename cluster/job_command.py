@@ -1,0 +1,133 @@
+"""A job's command line, read before it travels: what is misspelt, and what the cluster would not find."""
+
+import re
+from collections.abc import Iterator, Sequence
+from copy import copy
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import click
+from click.core import ParameterSource
+
+from envs.errors import UserError
+
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
+_PATH_TYPES = ("path", "file", "directory", "filename")
+_NOT_HERE = ("submit", "jobs")
+
+
+class Value(NamedTuple):
+    """One value of a command line."""
+
+    parameter: str
+    """As the user writes it: ``--out``, or the argument's name."""
+    text: str
+    is_path: bool
+    is_default: bool
+
+
+def check_command(cli: click.Group, arguments: Sequence[str], has_cwd: bool = False) -> list[str]:
+    """Parse a command line of ``cli`` without running it, and check its paths.
+
+    Args:
+        cli: the group of verbs.
+        arguments: what would follow ``rl-rec``.
+        has_cwd: whether relative paths have a place on the cluster.
+
+    Returns:
+        Warnings, one line each.
+
+    Raises:
+        click.UsageError: an unknown verb or option, a missing or a wrong value.
+        UserError: a relative path without ``has_cwd``; a verb or an option that makes no sense in a job.
+    """
+    if arguments and arguments[0] in _NOT_HERE:
+        raise UserError(f"a job cannot be `rl-rec {arguments[0]}`: give what shall run on the cluster")
+    warnings = []
+    for value in _values(cli, None, "rl-rec", list(arguments)):
+        if value.parameter == "--address":
+            raise UserError("leave --address out of the job's command: it uses the cluster that it runs in")
+        if has_cwd:
+            continue
+        if value.is_path:
+            _check_path(value)
+        elif _is_relative(path := value.text.rpartition("=")[2]) and _exists(path):
+            warnings.append(
+                f"{value.parameter} {value.text}: {path} exists here, and will not be found on the "
+                "cluster: give an absolute path there"
+            )
+    return warnings
+
+
+def _check_path(value: Value) -> None:
+    if not _is_relative(value.text):
+        return
+    origin = "by default " if value.is_default else ""
+    raise UserError(
+        f"{value.parameter} is {origin}{value.text}, a relative path: in a job it would lie in the package "
+        "folder, which the cluster removes; give an absolute path or URL there, or --cwd DIR before `--`"
+    )
+
+
+def _is_relative(path: str) -> bool:
+    return bool(path) and not _URL.match(path) and not PurePosixPath(path).is_absolute()
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # no path at all, e.g. too long
+        return False
+
+
+def _values(
+    command: click.Command, parent: click.Context | None, name: str, arguments: list[str]
+) -> Iterator[Value]:
+    """Have click parse ``arguments``, except that nothing looks at this machine's files and devices."""
+    bare = _bare(command)
+    with bare.make_context(name, arguments, parent=parent) as context:
+        for parameter, original in zip(bare.params, command.params, strict=True):
+            if parameter.name is None or not parameter.expose_value:
+                continue
+            label = (
+                parameter.opts[0] if isinstance(parameter, click.Option) else parameter.make_metavar(context)
+            )
+            is_default = context.get_parameter_source(parameter.name) is not ParameterSource.COMMANDLINE
+            for text in _texts(context.params[parameter.name]):
+                yield Value(label, text, _is_path(original.type), is_default)
+        if isinstance(command, click.Group):
+            if not context.args:
+                context.fail("Missing command.")
+            verb, chosen, rest = command.resolve_command(context, context.args)
+            if chosen is not None:
+                yield from _values(chosen, context, verb or "", rest)
+
+
+def _bare(command: click.Command) -> click.Command:
+    """``command`` without callbacks, with paths as plain text, and with what follows a group left over."""
+    settings = dict(command.context_settings)
+    if isinstance(command, click.Group):
+        settings |= {"allow_extra_args": True, "allow_interspersed_args": False}
+    params = [_bare_parameter(each) for each in command.params]
+    return click.Command(command.name, settings, params=params, help=command.help, epilog=command.epilog)
+
+
+def _bare_parameter(parameter: click.Parameter) -> click.Parameter:
+    bare = copy(parameter)
+    if bare.expose_value:  # others print and end, such as --version
+        bare.callback = None
+    if _is_path(bare.type):
+        bare.type = click.STRING
+    return bare
+
+
+def _is_path(kind: click.ParamType) -> bool:
+    return isinstance(kind, (click.Path, click.File)) or kind.name in _PATH_TYPES
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _texts(part)
+    elif isinstance(value, str):
+        yield value

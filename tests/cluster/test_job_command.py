@@ -1,0 +1,157 @@
+"""A job's command line is read here, before it travels: misspelt, incomplete, or with paths of this machine."""
+
+from collections.abc import Sequence
+
+import click
+import pytest
+
+from cluster.job_client import dashboard_address, describe, exit_code, redact
+from cluster.job_command import check_command
+from envs.errors import UserError
+from rl_rec.cli.main import cli
+
+GOOD = ["train", "hac", "--simulator", "/mnt/sim", "--out", "s3://bucket/run"]
+
+
+def check(arguments: Sequence[str], has_cwd: bool = False) -> list[str]:
+    return check_command(cli, arguments, has_cwd)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        GOOD,
+        ["evaluate", "--run", "/r", "--simulator", "file:///s", "--device", "cuda"],  # the cluster may have one
+        ["compare", "/a", "gs://b/c", "--simulator", "/s", "--json"],
+        ["quickstart", "--out", "/mnt/q"],
+        ["report", "/a", "s3://b", "--out", "/x"],
+    ],
+)
+def test_good_ones_pass_and_nothing_of_them_runs(arguments, capfd):
+    assert check(arguments) == []
+    print("stdout is still there")
+    assert capfd.readouterr().out == "stdout is still there\n"
+
+
+@pytest.mark.parametrize(
+    "arguments, problem",
+    [
+        (["trian"], "No such command 'trian'"),
+        (["train", "hac", "--simulatr", "/s"], "--simulatr"),
+        (["train", "hac", "--steps", "many"], "'many'"),
+        (["train", "hac", "more"], "unexpected extra argument"),
+        (["sids"], "Missing command"),
+        (["bench", "tune", "/r"], "Missing option"),
+        (["train", "--track", "paper"], "paper"),
+    ],
+)
+def test_misspelt_and_incomplete_ones_fail_here(arguments, problem):
+    with pytest.raises(click.UsageError) as error:
+        check(arguments)
+    assert problem in error.value.format_message()
+
+
+@pytest.mark.parametrize(
+    "arguments, problem",
+    [
+        ([*GOOD[:-1], "runs/x"], r"--out is runs/x, a relative path"),
+        (["compare", "/a", "b", "--simulator", "/s"], r"RUN_B is b, a relative path"),
+        (["quickstart"], r"--out is by default runs/quickstart, a relative path"),
+        (["train", "--resume", "~/run"], r"--resume is ~/run, a relative path"),
+        ([*GOOD, "--address", "auto"], "leave --address out"),
+        (["submit", "--", "train"], "cannot be `rl-rec submit`"),
+        (["jobs", "list"], "cannot be `rl-rec jobs`"),
+    ],
+)
+def test_what_the_cluster_would_not_find_is_refused_with_the_fix(arguments, problem):
+    with pytest.raises(UserError, match=problem):
+        check(arguments)
+
+
+def test_with_a_folder_to_run_in_relative_paths_are_the_clusters():
+    assert check(["quickstart"], has_cwd=True) == []
+
+
+PATHS = [
+    (verb, option.opts[0])
+    for verb in ("train", "study", "sweep")
+    for option in (cli.get_command(click.Context(cli), verb) or click.Command("none")).params
+    if isinstance(option.type, click.Path) and isinstance(option, click.Option)
+]
+
+
+@pytest.mark.parametrize("verb, option", PATHS)
+def test_paths_are_known_by_their_type(verb, option):
+    with pytest.raises(UserError, match=f"{option} is a/b, a relative path"):
+        check([verb, option, "a/b"])
+
+
+def test_the_verbs_have_paths():
+    assert {("train", "--out"), ("train", "--simulator"), ("study", "--resume")} <= set(PATHS)
+
+
+def test_a_setting_that_names_something_here_is_a_warning(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sids").mkdir()
+    (warning,) = check([*GOOD, "--set", "agent.sids=sids", "--set", "agent.gamma=0.9"])
+    assert "sids exists here" in warning and "absolute path" in warning
+
+
+@pytest.mark.parametrize(
+    "given, problem",
+    [
+        ("ray://head:10001", "Ray Client's address"),
+        ("head:8265", "not a dashboard's address"),
+        ("auto", "not a dashboard's address"),
+        ("http://", "not a dashboard's address"),
+    ],
+)
+def test_other_kinds_of_address_are_named(given, problem):
+    with pytest.raises(UserError, match=problem):
+        dashboard_address(given)
+
+
+def test_the_address_comes_from_the_option_then_from_rays_variables(monkeypatch):
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match="--address is missing"):
+        dashboard_address(None)
+    monkeypatch.setenv("RAY_ADDRESS", "http://b:1")
+    assert dashboard_address(None) == "http://b:1"
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "https://a:2/")
+    assert dashboard_address(None) == "https://a:2"
+    assert dashboard_address("http://c:3") == "http://c:3"
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "ray://a:2")
+    with pytest.raises(UserError, match="RAY_API_SERVER_ADDRESS ray://a:2 is Ray Client's"):
+        dashboard_address(None)
+
+
+def job(status: str, code: int | None = None, message: str = ""):
+    from ray.job_submission import JobDetails
+
+    variables = {"env_vars": {"KEY": "topsecret"}}
+    return JobDetails(
+        type="SUBMISSION",
+        submission_id="a",
+        status=status,
+        entrypoint="exec x",
+        driver_exit_code=code,
+        message=message,
+        runtime_env=variables,
+    )
+
+
+@pytest.mark.parametrize(
+    "status, code, expected",
+    [("SUCCEEDED", 0, 0), ("STOPPED", None, 130), ("FAILED", 3, 3), ("FAILED", None, 1), ("FAILED", -9, 137)],
+)
+def test_the_exit_code_is_the_commands(status, code, expected):
+    assert exit_code(job(status, code)) == expected
+
+
+def test_a_failed_job_is_one_line_without_secrets():
+    message = "runtime_env setup failed:\nTraceback\n  x\nERROR: no version of topsecret\n"
+    described = describe(job("FAILED", None, message))
+    assert described["problem"] == "runtime_env setup failed: ERROR: no version of ***"
+    assert described["variables"] == ["KEY"] and "topsecret" not in str(described)
+    assert redact("a 1 b", ["1"]) == "a 1 b"
