@@ -183,7 +183,7 @@ def _gcp(settings: ClusterSettings, _command: Sequence[str]) -> Mapping[str, Any
 
 def _kubernetes(settings: ClusterSettings, command: Sequence[str]) -> Mapping[str, Any]:
     labels = dict(label.split("=") for label in settings.kubernetes.gpu_nodes)
-    return {"gpu_nodes": labels}
+    return {"gpu_nodes": labels, "claim": settings.kubernetes.claim or settings.name}
 
 
 def _kubernetes_job(settings: ClusterSettings, command: Sequence[str]) -> Mapping[str, Any]:
@@ -212,7 +212,7 @@ _SUBMIT = (
 )
 _RAY_UP = (
     "ray up FOLDER/cluster.yaml",
-    "(umask 077; ray exec FOLDER/cluster.yaml 'cat ~/.ray/auth_token' > FOLDER.token)",
+    "ray rsync-down FOLDER/cluster.yaml /home/ray/.ray/auth_token FOLDER.token",
     "ray dashboard FOLDER/cluster.yaml &",
     f"RAY_AUTH_TOKEN_PATH=FOLDER.token {_SUBMIT}",
     "ray down FOLDER/cluster.yaml",

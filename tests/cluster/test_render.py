@@ -278,6 +278,18 @@ def test_every_setting_that_shows_is_named_in_a_comment(target):
             ClusterSettings().with_overrides([f"{name}.x=1"])
 
 
+@pytest.mark.parametrize("page", ["clusters.md", "security.md"])
+def test_the_pages_name_the_pinned_version_and_settings_that_exist(page):
+    text = (ROOT / "docs" / page).read_text()
+    assert set(re.findall(r":(\d+\.\d+\.\d+)\b", text)) == {locked("ray")}
+    groups = "|".join(ClusterSettings.model_fields)
+    named = set(re.findall(rf"`((?:{groups})(?:\.[a-z_]+)+)`", text)) - {"rollout.runners"}
+    assert named
+    for name in named:
+        with pytest.raises(UserError, match=r"^(?!unknown setting)"):
+            ClusterSettings().with_overrides([f"{name}.x=1"])
+
+
 def test_the_verb_is_registered_and_its_data_packaged():
     text = (ROOT / "setup.cfg").read_text()
     assert "cluster = cluster.render_cli:cluster" in text and "schemas/*" in text and "templates/*" in text
