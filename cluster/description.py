@@ -136,6 +136,8 @@ class KubernetesSettings(Settings):
     """Where the KubeRay operator runs: the only one from outside that may talk to the cluster."""
     storage_class: str | None = None
     """StorageClass of the volume, one that can be mounted by many nodes; none: the cluster's default."""
+    claim: str | None = Field(None, pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
+    """The volume's claim, to share one among clusters and jobs; none: one of the cluster's name."""
     storage_gib: int = Field(100, ge=1)
     """Size of the volume for datasets, simulators, checkpoints and results."""
     gpu_resource: str = "nvidia.com/gpu"

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cluster import manifest_checks
 from cluster.description import ClusterSettings, ray_version
+from cluster.job_command import check_command
 from cluster.machines import AWS, GCP, machine_type
 from cluster.resumable import resumable
 from envs.errors import UserError
@@ -61,10 +62,11 @@ def render(target: str, settings: ClusterSettings, command: Sequence[str] = ()) 
     Args:
         target: a key of ``TARGETS``.
         settings: the cluster.
-        command: the rl-rec command line of a target that brings a job.
+        command: what would follow ``rl-rec``, of a target that brings a job.
 
     Raises:
-        UserError: the description does not fit the target.
+        UserError: the description or the command does not fit the target.
+        click.UsageError: an unknown verb or option in the command.
     """
     chosen = TARGETS[target]
     if command and not chosen.takes_command:
@@ -134,6 +136,19 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
+def _checked(command: Sequence[str], has_cwd: bool) -> Sequence[str]:
+    """The command, whose verb, options and paths are found right before it travels."""
+    from rl_rec.cli.main import cli
+
+    command = command[1:] if tuple(command[:1]) == ("rl-rec",) else command
+    if not command:
+        raise UserError(
+            "give the command after --, such as: -- sweep planning --simulator SIMULATOR --out RESULT"
+        )
+    check_command(cli, command, has_cwd)
+    return command
+
+
 def _aws(settings: ClusterSettings, _command: Sequence[str]) -> Mapping[str, Any]:
     mine = settings.aws
     if settings.gpus and mine.image_id is None:
@@ -168,12 +183,12 @@ def _gcp(settings: ClusterSettings, _command: Sequence[str]) -> Mapping[str, Any
 
 def _kubernetes(settings: ClusterSettings, command: Sequence[str]) -> Mapping[str, Any]:
     labels = dict(label.split("=") for label in settings.kubernetes.gpu_nodes)
-    return {"gpu_nodes": labels}
+    return {"gpu_nodes": labels, "claim": settings.kubernetes.claim or settings.name}
 
 
 def _kubernetes_job(settings: ClusterSettings, command: Sequence[str]) -> Mapping[str, Any]:
     # `ray job submit` splits and joins it again as a shell does.
-    entrypoint = shlex.join(resumable(command, settings.volume))
+    entrypoint = shlex.join(resumable(_checked(command, has_cwd=False), settings.volume))
     return {**_kubernetes(settings, command), "entrypoint": entrypoint}
 
 
@@ -186,16 +201,20 @@ def _slurm(settings: ClusterSettings, command: Sequence[str]) -> Mapping[str, An
     hours, rest = divmod(limit_s, 3600)
     minutes, seconds = divmod(rest, 60)
     return {
-        "entrypoint": shlex.join(resumable(command)),
+        "entrypoint": shlex.join(resumable(_checked(command, has_cwd=True))),
         "limit_s": limit_s,
         "time_limit": f"{hours:02}:{minutes:02}:{seconds:02}",
     }
 
 
+_SUBMIT = (
+    "rl-rec submit --address http://localhost:8265 -- sweep planning --simulator /PATH/THERE --out /PATH/THERE"
+)
 _RAY_UP = (
     "ray up FOLDER/cluster.yaml",
-    "ray exec FOLDER/cluster.yaml 'rl-rec sweep exploration-variance --simulator SIMULATOR --out RESULT'",
-    "ray dashboard FOLDER/cluster.yaml",
+    "ray rsync-down FOLDER/cluster.yaml /home/ray/.ray/auth_token FOLDER.token",
+    "ray dashboard FOLDER/cluster.yaml &",
+    f"RAY_AUTH_TOKEN_PATH=FOLDER.token {_SUBMIT}",
     "ray down FOLDER/cluster.yaml",
 )
 
@@ -223,6 +242,7 @@ TARGETS: Mapping[str, Target] = {
             "kubectl apply -f FOLDER/volume.yaml",
             "kubectl apply -f FOLDER/cluster.yaml",
             "kubectl -n {c.kubernetes.namespace} get raycluster {c.name} --watch",
+            f"docs/clusters.md says how to reach it; then: {_SUBMIT}",
         ),
         _kubernetes,
     ),

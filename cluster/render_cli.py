@@ -24,7 +24,7 @@ def cluster() -> None:
 
 @cluster.command(
     epilog="Examples: rl-rec cluster render kuberay --gpus 8 --workers 4 --out deploy/ray; "
-    "rl-rec cluster render slurm --gpus 4 --out deploy/slurm -- rl-rec sweep exploration-variance "
+    "rl-rec cluster render slurm --gpus 4 --out deploy/slurm -- sweep exploration-variance "
     "--simulator work/sim --out work/sigma; "
     "rl-rec cluster render docker --set image=registry.example.org/team/rl-rec --out deploy/image"
 )
@@ -58,7 +58,7 @@ def render(
 
     All come from one description, so that a cluster is the same wherever it runs; a description that does not
     add up is refused. Each file says which settings of rl-rec train and sweep fit the cluster. COMMAND is the
-    job of kuberay-job and slurm, an rl-rec command line; started again, it goes on from its checkpoints.
+    job of kuberay-job and slurm, what would follow rl-rec; started again, it goes on from its checkpoints.
     docs/clusters.md walks from zero to a job for each target, docs/security.md says what each exposes.
     """
     from envs.files import new_directory

@@ -12,17 +12,13 @@ def resumable(command: Sequence[str], volume: str | None = None) -> list[str]:
     """What to run so that a second start goes on with what the first one left.
 
     Args:
-        command: an rl-rec command line.
+        command: what would follow ``rl-rec``.
         volume: where results outlive the cluster; ``None`` where every place does.
 
     Raises:
-        UserError: it is no rl-rec command, or its results would be lost with the cluster.
+        UserError: its results would be lost with the cluster.
     """
-    if not command or command[0] != "rl-rec":
-        raise UserError(
-            "give the command after --, such as: -- rl-rec sweep planning --simulator SIM --out RESULT"
-        )
-    verb = command[1] if len(command) > 1 else ""
+    verb, command = command[0], ["rl-rec", *command]
     out = _value(command, "--out") or _value(command, "--resume")
     if volume is not None and verb in ("train", "study", "sweep"):
         if out is None:

@@ -33,8 +33,8 @@ SUMMARIES = {
     "submit": "Run a command on a Ray cluster, as a job.",
     "jobs": "List, show, follow and stop a cluster's jobs.",
     "cluster": "Render what makes a cluster: ray up, KubeRay, Slurm, Docker.",
-    "quickstart": "Walk the whole way: logs, simulator, agent, result.",
     "drill": "Try out what a cluster's faults do to a run.",
+    "quickstart": "Walk the whole way: logs, simulator, agent, result.",
 }
 
 

@@ -6,7 +6,7 @@ from cluster.description import ClusterSettings
 from cluster.render import TARGETS, render
 
 ROOT = Path(__file__).resolve().parents[2]
-SWEEP = ["rl-rec", "sweep", "planning", "--simulator", "/mnt/rl-rec/sim", "--out", "/mnt/rl-rec/planning"]
+SWEEP = ["sweep", "planning", "--simulator", "/mnt/rl-rec/sim", "--out", "/mnt/rl-rec/planning"]
 CLOUDS = ["aws.image_id=ami-0123", "gcp.project=my-project", "gcp.source_image=projects/p/global/images/i"]
 
 

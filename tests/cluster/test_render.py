@@ -6,13 +6,14 @@ import shlex
 import subprocess
 from dataclasses import replace
 
+import click
 import pytest
 import yaml
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cluster.description import ClusterSettings
-from cluster.render import TARGETS
+from cluster.render import TARGETS, render
 from cluster.render_cli import cluster as verb
 from cluster.resumable import resumable
 from envs.errors import UserError
@@ -67,6 +68,7 @@ def test_no_file_holds_a_secret(target):
 sizes = st.integers(1, 24)
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 4),
     st.integers(0, 3),
@@ -150,7 +152,7 @@ def test_a_chosen_machine_type_is_taken():
 
 def test_a_train_command_goes_on_once_its_run_is_there(tmp_path):
     out = tmp_path / "my run"
-    command = ["rl-rec", "train", "hac", "--simulator", "sim", "--out", str(out)]
+    command = ["train", "hac", "--simulator", "sim", "--out", str(out)]
     again = resumable(command, str(tmp_path))
     stand_in = tmp_path / "rl-rec"
     stand_in.write_text('#!/bin/sh\nfor word; do echo "$word"; done\n')
@@ -163,7 +165,7 @@ def test_a_train_command_goes_on_once_its_run_is_there(tmp_path):
         done = subprocess.run(text, shell=True, env=environment, capture_output=True, text=True, check=True)
         return done.stdout.splitlines()
 
-    assert ran() == command[1:]
+    assert ran() == command
     out.mkdir()
     (out / "run.json").touch()
     assert ran() == ["train", "--resume", str(out)]
@@ -171,23 +173,45 @@ def test_a_train_command_goes_on_once_its_run_is_there(tmp_path):
 
 def test_a_sweep_goes_on_and_other_commands_are_left_alone():
     assert resumable(SWEEP)[-2:] == ["--if-exists", "resume"]
-    assert resumable([*SWEEP, "--if-exists=restart"]) == [*SWEEP, "--if-exists=restart"]
-    assert resumable(["rl-rec", "bench", "replay"]) == ["rl-rec", "bench", "replay"]
+    assert resumable([*SWEEP, "--if-exists=restart"]) == ["rl-rec", *SWEEP, "--if-exists=restart"]
+    assert resumable(["bench", "replay"]) == ["rl-rec", "bench", "replay"]
 
 
 @pytest.mark.parametrize(
     ("command", "problem"),
     [
-        ([], "give the command after --"),
-        (["python", "x.py"], "give the command after --"),
-        (["rl-rec", "train", "hac"], "names no --out"),
-        (["rl-rec", "train", "hac", "--out", "runs/hac"], "--out runs/hac is not on the volume /mnt"),
-        (["rl-rec", "train", "hac", "--out=/mnt2/hac"], "is not on the volume /mnt"),
+        (["train", "hac"], "names no --out"),
+        (["train", "hac", "--out", "/runs/hac"], "--out /runs/hac is not on the volume /mnt"),
+        (["train", "hac", "--out=/mnt2/hac"], "is not on the volume /mnt"),
     ],
 )
 def test_a_command_whose_results_would_be_lost_is_refused(command, problem):
     with pytest.raises(UserError, match=problem):
         resumable(command, "/mnt")
+
+
+@pytest.mark.parametrize("target", ["kuberay-job", "slurm"])
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        ([], "give the command after --"),
+        (["rl-rec"], "give the command after --"),
+        (["swep"], "swep"),
+        (["sweep", "planning", "--simulater", "x"], "--simulater"),
+        (["sweep", "planning", "--address", "auto"], "leave --address out"),
+    ],
+)
+def test_a_mistake_in_the_command_is_found_before_it_travels(target, command, problem):
+    with pytest.raises((UserError, click.UsageError), match=problem):
+        render(target, ClusterSettings(), command)
+
+
+def test_paths_of_a_job_on_kubernetes_are_absolute_and_slurm_has_the_folder_of_sbatch():
+    command = ("rl-rec", "sweep", "planning", "--simulator", "work/sim", "--out", "/mnt/rl-rec/planning")
+    with pytest.raises(UserError, match="--simulator is work/sim, a relative path"):
+        render("kuberay-job", ClusterSettings(), command)
+    text = render("slurm", ClusterSettings(), command).files["rl-rec.sbatch"]
+    assert "rl-rec sweep planning --simulator work/sim" in text
 
 
 def run(*arguments: str) -> None:
@@ -249,6 +273,18 @@ def test_every_setting_that_shows_is_named_in_a_comment(target):
     comments = re.findall(r"#(.*)", "\n".join(rendered(target, "runners.machines=0").values()))
     named = {name for line in comments for name in re.findall(r"\(((?:[a-z_]+\.)+[a-z_]+)\)", line)}
     assert named or target == "docker"
+    for name in named:
+        with pytest.raises(UserError, match=r"^(?!unknown setting)"):
+            ClusterSettings().with_overrides([f"{name}.x=1"])
+
+
+@pytest.mark.parametrize("page", ["clusters.md", "security.md"])
+def test_the_pages_name_the_pinned_version_and_settings_that_exist(page):
+    text = (ROOT / "docs" / page).read_text()
+    assert set(re.findall(r":(\d+\.\d+\.\d+)\b", text)) == {locked("ray")}
+    groups = "|".join(ClusterSettings.model_fields)
+    named = set(re.findall(rf"`((?:{groups})(?:\.[a-z_]+)+)`", text)) - {"rollout.runners"}
+    assert named
     for name in named:
         with pytest.raises(UserError, match=r"^(?!unknown setting)"):
             ClusterSettings().with_overrides([f"{name}.x=1"])

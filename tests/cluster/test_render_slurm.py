@@ -170,7 +170,7 @@ def stopped(cluster: Cluster, **variables: str) -> str:
     process = cluster.start(SLEEP="600", **variables)
     deadline = time.monotonic() + 60
     while not any(line.endswith("token 64") for line in cluster.lines()):
-        assert time.monotonic() < deadline, cluster.lines()
+        assert time.monotonic() < deadline and process.poll() is None, cluster.lines()
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     text = finished(cluster, process)

@@ -174,6 +174,12 @@ def test_the_volume_is_a_file_of_its_own_so_that_deleting_the_cluster_keeps_it(t
     assert "PersistentVolumeClaim" in volume and "PersistentVolumeClaim\n" not in cluster
 
 
+def test_several_clusters_share_one_claim():
+    for target in ("kuberay", "kuberay-job"):
+        found = documents(target, "name=mine", "kubernetes.claim=ours")
+        assert "PersistentVolumeClaim/ours" in found and "claimName': 'ours'" in str(found)
+
+
 @pytest.mark.parametrize(
     ("find", "replace", "problem"),
     [
