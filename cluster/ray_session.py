@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import ray
 
+from cluster.watch import watched
 from envs.errors import UserError
 from rl_rec.cli.options import check_device
 from rl_rec.resources import Node, Reservation, arithmetic, left_over, total
@@ -23,7 +24,10 @@ WORKER_ENVIRONMENT: Mapping[str, str] = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLIC
 
 @contextmanager
 def ray_session(
-    reservations: Iterable[Reservation], address: str | None = None, at_once: int = 1
+    reservations: Iterable[Reservation],
+    address: str | None = None,
+    at_once: int = 1,
+    go_on: str = "start the command again",
 ) -> Iterator[None]:
     """Have Ray running inside the block; what was started here is stopped at its end.
 
@@ -32,6 +36,7 @@ def ray_session(
         address: of a running cluster (``auto``, ``ray://...``); ``None`` takes ``RAY_ADDRESS``, which Ray sets
             for its jobs, and without it starts a local instance.
         at_once: trials that a local instance makes room for; on a cluster they wait for each other.
+        go_on: what a user does after the cluster was lost, which ends the process.
 
     Raises:
         UserError: the cluster cannot be reached, or does not have what the job asks for.
@@ -73,7 +78,8 @@ def ray_session(
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own prints its native stack
     try:
         _check_room(reservations)
-        yield
+        with watched(go_on):
+            yield
     finally:
         ray.shutdown()
 
