@@ -11,7 +11,7 @@ import click
 import ray
 
 LOST_AFTER_S = 30.0
-"""Without the head for so long, a command ends. Ray gives up after 60 s; a head with external Redis is back before."""
+"""Without the head for so long, a command ends. Ray gives up after 60 s; with Redis a head may come back."""
 _EVERY_S = 2.0
 
 

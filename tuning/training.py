@@ -283,7 +283,9 @@ def _run(tuner: Tuner, run: RunFolder, progress: Progress) -> RunFolder:
 
 def _failed(run: RunFolder, error: BaseException) -> TrainingFailedError:
     left = "it had saved no checkpoint yet"
-    if any(run.whole_checkpoints()):
+    if not run.path.exists():
+        left = "the folder is gone; once it is back, go on with --resume"
+    elif any(run.whole_checkpoints()):
         left = "its last checkpoint is kept; once the cause is gone, go on with --resume"
     return TrainingFailedError(f"training failed: {last_line(error)} ({run.path}: {left})")
 

@@ -174,10 +174,12 @@ class Sandbox:
         """Options that make a run small."""
         return [argument for setting in (*_SETTINGS, *more) for argument in ("--set", setting)]
 
-    def head(self, cpus: int) -> Node:
+    def head(self, cpus: int, store_mb: int = 100) -> Node:
         """Start a cluster's head, which others join."""
         port = free_port()
-        node = self._node("--head", f"--port={port}", "--include-dashboard=false", f"--num-cpus={cpus}")
+        node = self._node(
+            "--head", f"--port={port}", "--include-dashboard=false", f"--num-cpus={cpus}", store_mb=store_mb
+        )
         self.address = f"{ray.util.get_node_ip_address()}:{port}"
         return node
 
@@ -185,10 +187,10 @@ class Sandbox:
         """Start another node."""
         return self._node(f"--address={self.address}", f"--num-cpus={cpus}")
 
-    def _node(self, *arguments: str) -> Node:
+    def _node(self, *arguments: str, store_mb: int = 100) -> Node:
         out = self.folder / f"node-{time.monotonic_ns()}"
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *arguments]
-        sizes = [f"--object-store-memory={100 * 2**20}"]
+        sizes = [f"--object-store-memory={store_mb * 2**20}"]
         if "--head" in arguments:
             sizes.append(f"--temp-dir={self.folder / 'ray'}")
         with out.open("w") as file:
