@@ -33,7 +33,7 @@ from rl_rec.agents import Agent
 from rl_rec.provenance import describe_run, write_run
 from rl_rec.run_folder import TRIAL, RunFolder
 from rl_rec.train_settings import TrainSettings
-from tuning.retries import RETRIES, CountInARow
+from tuning.retries import RETRIES, UNREADABLE, Failures
 from tuning.termination import SaveWhenTold
 
 _LOCK = ".lock"
@@ -255,7 +255,7 @@ def _start(run: RunFolder, progress: Progress, trackers: Sequence[Callback] = ()
                 checkpoint_at_end=True,
             ),
             failure_config=FailureConfig(max_failures=RETRIES),
-            callbacks=[_ReportProgress(), SaveWhenTold(), CountInARow(), *trackers],
+            callbacks=[_ReportProgress(), SaveWhenTold(), Failures(), *trackers],
             verbose=0,
         ),
     )
@@ -267,13 +267,18 @@ def _trial_name(trial: Any) -> str:
 
 
 def _run(tuner: Tuner, run: RunFolder, progress: Progress) -> RunFolder:
-    with quiet(), _ReportProgress.to(progress), SaveWhenTold.on_sigterm():
+    with (
+        quiet(),
+        _ReportProgress.to(progress),
+        SaveWhenTold.on_sigterm(),
+        Failures.noted() as failures,
+    ):
         try:
             results: ResultGrid = tuner.fit()
-        except OSError as error:  # of Tune's own notes
-            raise _failed(run, error) from None
-    if results[0].error is not None:
-        raise _failed(run, results[0].error)
+        except (OSError, *UNREADABLE) as error:  # of Tune's own notes
+            raise _failed(run, failures.get(TRIAL, error)) from None
+    if failures:
+        raise _failed(run, failures[TRIAL])
     # Tune ends its loop on Ctrl-C and returns as if all were well.
     if (results[0].metrics or {}).get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0) < run.settings.steps:
         raise KeyboardInterrupt

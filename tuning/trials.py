@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ray.tune.search import Searcher
 
 from envs.progress import Progress, silent
 from rl_rec.train_settings import TrainSettings
-from tuning.retries import RETRIES, CountInARow
+from tuning.retries import RETRIES, UNREADABLE, Failures
 from tuning.termination import SaveWhenTold
 from tuning.training import last_line, quiet
 from tuning.trial import StudyTrial, trial_name
@@ -70,13 +71,13 @@ def run_trials(
                 checkpoint_at_end=True,
             ),
             failure_config=FailureConfig(max_failures=RETRIES),
-            callbacks=[SaveWhenTold(), CountInARow(), *callbacks],
+            callbacks=[SaveWhenTold(), Failures(), *callbacks],
             verbose=0,
         ),
     )
-    with quiet(), SaveWhenTold.on_sigterm():
-        results = tuner.fit()
-    return {Path(result.path).name: last_line(result.error) for result in results if result.error}
+    with quiet(), SaveWhenTold.on_sigterm(), Failures.noted() as failures, suppress(*UNREADABLE):
+        tuner.fit()
+    return {name: last_line(error) for name, error in failures.items()}
 
 
 class TotalProgress(Callback):
