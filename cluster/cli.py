@@ -111,8 +111,9 @@ def train(
             console.print("[dim]no whole checkpoint yet: starting over[/dim]")
     if settings.idle:
         console.print(f"[yellow]{settings.idle}[/yellow]", soft_wrap=True)
+    go_on = f"go on with: rl-rec train --resume {shown(path)}"
     try:
-        with ray_session([settings.reservation], address):
+        with ray_session([settings.reservation], address, go_on=go_on):
             console.print("[dim]training; interrupt with Ctrl-C and go on later with --resume[/dim]")
             with reporting("user-steps") as progress:
                 if resume_path is not None:
@@ -122,7 +123,7 @@ def train(
                     run = training.train(agent, simulator, settings, path, progress, trackers)
     except (KeyboardInterrupt, Terminated):
         if path.exists():
-            console.print(f"go on with: rl-rec train --resume {shown(path)}", markup=False, soft_wrap=True)
+            console.print(go_on, markup=False, soft_wrap=True)
         raise
     picture = draw_learning_curve(run)
     emit(summarise(run) | {"learning_curve": str(picture)}, as_json)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import ray
 
+from cluster.watch import watched
 from envs.errors import UserError
 from rl_rec.cli.options import check_device
 from rl_rec.resources import Node, Reservation, arithmetic, left_over, total
@@ -27,6 +28,7 @@ def ray_session(
     address: str | None = None,
     at_once: int = 1,
     all_must_fit: bool = True,
+    go_on: str = "start the command again",
 ) -> Iterator[None]:
     """Have Ray running inside the block; what was started here is stopped at its end.
 
@@ -36,6 +38,7 @@ def ray_session(
             for its jobs, and without it starts a local instance.
         at_once: trials that a local instance makes room for; on a cluster they wait for each other.
         all_must_fit: otherwise the caller asks ``check_room`` for each.
+        go_on: what a user does after the cluster was lost, which ends the process.
 
     Raises:
         UserError: the cluster cannot be reached, or does not have what the job asks for.
@@ -81,7 +84,8 @@ def ray_session(
     try:
         if all_must_fit:
             check_room(reservations)
-        yield
+        with watched(go_on):
+            yield
     finally:
         ray.shutdown()
 

@@ -132,15 +132,16 @@ def study(
     trackers = make_trackers(track, path.name)
     if resume_path is None:  # before Ray starts, which takes seconds
         studies.check(plan, path)
+    go_on = f"go on with: rl-rec study --resume {shown(path)}"
     try:
-        with ray_session(plan.reservations, address, at_once=parallel):
+        with ray_session(plan.reservations, address, at_once=parallel, go_on=go_on):
             if resume_path is not None:
                 result = studies.resume(path, parallel, reporting, trackers)
             else:
                 result = studies.study(plan, path, parallel, reporting, trackers)
     except (KeyboardInterrupt, Terminated):
         if path.exists():
-            console.print(f"go on with: rl-rec study --resume {shown(path)}", markup=False, soft_wrap=True)
+            console.print(go_on, markup=False, soft_wrap=True)
         raise
     emit(result, as_json, render)
     for trial, problem in result["failed"].items():

@@ -142,8 +142,9 @@ def _run(
         search_run.check(plan, out)
     else:
         study.check(plan, out)
+    go_on = "go on with the same command and --if-exists resume"
     try:
-        with ray_session(plan.reservations, address, at_once=parallel):
+        with ray_session(plan.reservations, address, at_once=parallel, go_on=go_on):
             if isinstance(plan, SearchPlan):
                 result = (
                     search_run.resume(out, parallel, reporting, trackers)
@@ -156,7 +157,7 @@ def _run(
                 result = study.study(plan, out, parallel, reporting, trackers)
     except (KeyboardInterrupt, Terminated):
         if out.exists():
-            console.print("go on with the same command and --if-exists resume", soft_wrap=True)
+            console.print(go_on, soft_wrap=True)
         raise
     report = write_report(out, out / "report", overwrite=True)
     emit({**result, "report": report}, as_json, render)

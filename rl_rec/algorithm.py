@@ -300,8 +300,11 @@ class OffPolicyAlgorithm(GoesOnUnsaved, Algorithm):
 
     def _report(self, user_steps: int, clock: StopWatch) -> None:
         metrics = self.metrics
-        answers = self.learner_group.foreach_learner(lambda learner: learner.drain_figures())
-        learners = [answer.get() for answer in answers]  # raises what a learner raised
+        answers = list(self.learner_group.foreach_learner(lambda learner: learner.drain_figures()))
+        for answer in answers:
+            if not answer.ok:  # a remote learner's; the local one raises
+                raise answer.get()
+        learners = [answer.get() for answer in answers]
         for name in learners[0]:
             mean = statistics.fmean(figures[name] for figures in learners)  # of equal parts of every batch
             metrics.log_value((LEARNER_RESULTS, DEFAULT_MODULE_ID, name), mean, window=1)

@@ -151,6 +151,8 @@ def _train(
     base, cells = plan.base, plan.cells()
     steps_behind = {cell.name: user_steps(out / cell.name) for cell in cells}
     left = [cell for cell in cells if steps_behind[cell.name] < base.steps]
+    for done in {cell.name for cell in cells} - {cell.name for cell in left}:
+        tidy(out / done)  # ended in a start that was interrupted before it could
     if not left:
         return {}
     for cell in left:

@@ -35,7 +35,7 @@ from rl_rec.agents import Agent
 from rl_rec.provenance import describe_run, write_run
 from rl_rec.run_folder import TRIAL, RunFolder
 from rl_rec.train_settings import TrainSettings
-from tuning.retries import RETRIES, CountInARow
+from tuning.retries import RETRIES, UNREADABLE, Failures
 from tuning.termination import SaveWhenTold
 
 _LOCK = ".lock"
@@ -269,7 +269,7 @@ def _start(run: RunFolder, progress: Progress, trackers: Sequence[Callback] = ()
                     checkpoint_at_end=True,
                 ),
                 failure_config=FailureConfig(max_failures=RETRIES),
-                callbacks=[_ReportProgress(), TellUnsaved(), SaveWhenTold(), CountInARow(), *trackers],
+                callbacks=[_ReportProgress(), TellUnsaved(), SaveWhenTold(), Failures(), *trackers],
                 verbose=0,
             ),
         )
@@ -298,13 +298,19 @@ def tune_storage(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _run(make_tuner: Callable[[Mapping[str, Any]], Tuner], run: RunFolder, progress: Progress) -> RunFolder:
-    with quiet(), _ReportProgress.to(progress), SaveWhenTold.on_sigterm(), tune_storage(run.path) as storage:
+    with (
+        quiet(),
+        _ReportProgress.to(progress),
+        SaveWhenTold.on_sigterm(),
+        Failures.noted() as failures,
+        tune_storage(run.path) as storage,
+    ):
         try:
             results: ResultGrid = make_tuner(storage).fit()
-        except OSError as error:  # of Tune's own notes
-            raise _failed(run, error) from None
-    if results[0].error is not None:
-        raise _failed(run, results[0].error)
+        except (OSError, *UNREADABLE) as error:  # of Tune's own notes
+            raise _failed(run, failures.get(TRIAL, error)) from None
+    if failures:
+        raise _failed(run, failures[TRIAL])
     # Tune ends its loop on Ctrl-C and returns as if all were well.
     if (results[0].metrics or {}).get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0) < run.settings.steps:
         raise KeyboardInterrupt
@@ -314,7 +320,9 @@ def _run(make_tuner: Callable[[Mapping[str, Any]], Tuner], run: RunFolder, progr
 
 def _failed(run: RunFolder, error: BaseException) -> TrainingFailedError:
     left = "it had saved no checkpoint yet"
-    if any(run.whole_checkpoints()):
+    if not run.path.exists():
+        left = "the folder is gone; once it is back, go on with --resume"
+    elif any(run.whole_checkpoints()):
         left = "its last checkpoint is kept; once the cause is gone, go on with --resume"
     return TrainingFailedError(f"training failed: {last_line(error)} ({run.path}: {left})")
 

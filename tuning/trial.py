@@ -197,7 +197,7 @@ def prepare(trial: Path) -> None:
 def tidy(trial: Path) -> None:
     """Drop what a finished trial started from, and put its earlier results before the later ones."""
     earlier, results = trial / EARLIER, trial / RESULTS
-    if earlier.exists():
+    if earlier.exists() and results.exists():
         draft = trial / f".{RESULTS}"
         draft.write_bytes(earlier.read_bytes() + results.read_bytes())
         draft.replace(results)

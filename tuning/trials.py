@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ray.tune.search import Searcher
 
 from envs.progress import Progress, silent
 from rl_rec.train_settings import TrainSettings
-from tuning.retries import RETRIES, CountInARow
+from tuning.retries import RETRIES, UNREADABLE, Failures
 from tuning.termination import SaveWhenTold
 from tuning.training import TellUnsaved, last_line, quiet, tune_storage
 from tuning.trial import StudyTrial, trial_name
@@ -48,8 +49,14 @@ def run_trials(
     # Tune's own account of an earlier start: it lags behind what lies in the trials' folders.
     for stale in (*folder.glob("experiment_state-*.json"), folder / "tuner.pkl"):
         stale.unlink(missing_ok=True)
-    with quiet(), SaveWhenTold.on_sigterm(), tune_storage(folder) as storage:
-        results = Tuner(
+    with (
+        quiet(),
+        SaveWhenTold.on_sigterm(),
+        Failures.noted() as failures,
+        tune_storage(folder) as storage,
+        suppress(*UNREADABLE),
+    ):
+        Tuner(
             StudyTrial,
             param_space=dict(param_space),
             tune_config=TuneConfig(
@@ -70,11 +77,11 @@ def run_trials(
                     checkpoint_at_end=True,
                 ),
                 failure_config=FailureConfig(max_failures=RETRIES),
-                callbacks=[TellUnsaved(), SaveWhenTold(), CountInARow(), *callbacks],
+                callbacks=[TellUnsaved(), SaveWhenTold(), Failures(), *callbacks],
                 verbose=0,
             ),
         ).fit()
-    return {Path(result.path).name: last_line(result.error) for result in results if result.error}
+    return {name: last_line(error) for name, error in failures.items()}
 
 
 class TotalProgress(Callback):

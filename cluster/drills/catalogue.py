@@ -69,10 +69,8 @@ def _check_results(trial: Path, steps: int | None = None) -> None:
         all(0 <= over < REPORT_EVERY for over in strides), f"user-steps do not fit their iterations: {strides}"
     )
     if steps is not None:
-        check(
-            user_steps(results[-1]) == steps,
-            f"it ended after {user_steps(results[-1])} user-steps, not {steps}",
-        )
+        over = user_steps(results[-1]) - steps
+        check(0 <= over < REPORT_EVERY, f"it ended after {steps + over} user-steps, not {steps}")
 
 
 def _resume(box: Sandbox, run: Path, further: int = 1000, trial: str = TRIAL) -> tuple[float, int, Command]:
@@ -266,17 +264,16 @@ def _placed(nodes: Mapping[str, Any], pids: set[int]) -> dict[str, set[int]]:
 
 def node_killed(box: Sandbox) -> Outcome:
     """Power off for one of two worker nodes, which holds a trial with its runner or a part of one."""
-    out, steps = box.folder / "study", 6000
+    out, steps = box.folder / "study", 3000
     trials = [f"hac-world0-seed{seed}" for seed in range(2)]
     box.head(0)
-    nodes = {f"node {index}": box.node(4) for index in range(2)}
-    settings = ("rollout.runners=3", "rollout.users=3", "resources.runner_cpus=1")
-    command = box.study(out, steps, 2, *settings)
+    nodes = {f"node {index}": box.node(2) for index in range(2)}
+    command = box.study(out, steps, 2, "rollout.runners=1")
     for trial in trials:
         _started(box, command, 600, trial)
     working = box.processes(RUNNER, STUDY_TRIAL)
     placed = _placed(nodes, working)
-    check(len(working) == 8, f"two trials and six runners were to be there: {len(working)}")
+    check(len(working) == 4, f"two trials with a runner each were to be there: {len(working)}")
     check(all(placed.values()), f"all run on one node: {placed}")
     holds = [name for name, pids in placed.items() if any(title(pid).startswith(STUDY_TRIAL) for pid in pids)]
     victim = holds[0]
@@ -285,7 +282,7 @@ def node_killed(box: Sandbox) -> Outcome:
     reported = {trial: box.reported(trial) for trial in trials}
     fault_s = time.monotonic()
     nodes[victim].kill()
-    nodes["node 2"] = box.node(4)  # as an autoscaler would
+    nodes["node 2"] = box.node(2)  # as an autoscaler would
 
     def hit() -> dict[str, dict[str, Any]]:
         new = {trial: box.lines(trial)[known[trial] :] for trial in trials}
@@ -305,7 +302,7 @@ def node_killed(box: Sandbox) -> Outcome:
     rows = json.loads((out / "study.json").read_text())["tables"][0]["rows"]
     check(len(rows["hac"]["returns"]) == 2, "a trial is missing in the table")
     return Outcome(
-        f"{on_it} of 8 processes died with it; the study went on by itself and ended", recovery_s, lost
+        f"{on_it} of 4 processes died with it; the study went on by itself and ended", recovery_s, lost
     )
 
 
@@ -458,14 +455,18 @@ def loss_nan(box: Sandbox) -> Outcome:
 
 
 def object_store_small(box: Sandbox) -> Outcome:
-    """Weights and samples of two runners are larger than the object store has room for."""
-    run, steps = box.folder / "run", 3000
-    wide = ("agent.encoder.dim=256", "agent.encoder.feedforward=2048", "agent.encoder.layers=2")
-    command = box.train(run, steps, *wide, "rollout.runners=2", "rollout.users=5", RL_REC_OBJECT_STORE_MB="80")
+    """Weights alone are larger than the object store, and go to two runners after every round of updates."""
+    run, steps = box.folder / "run", 300
+    box.head(4, store_mb=80)
+    wide = ("agent.encoder.dim=768", "agent.encoder.feedforward=6144", "agent.encoder.layers=2")
+    command = box.train(run, steps, *wide, "rollout.runners=2", "rollout.users=5", "replay.ratio=0.32")
     check(command.wait(300) == 0, f"it failed: {command.said[-2:]}")
-    box.check_no_orphans()
     _check_results(run / TRIAL, steps)
-    return Outcome("Ray spilled to disk; the run ended", None, 0)
+    megabytes = sum(value.nbytes for value in RunFolder(run).weights().values()) / 2**20
+    check(megabytes > 80, f"the weights are {megabytes:.0f} MB only")
+    return Outcome(
+        f"weights of {megabytes:.0f} MB and a store of 80 MB: Ray used the disk; the run ended", None, 0
+    )
 
 
 DRILLS: Mapping[str, Drill] = {

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import ray
 import torch
 
 from cluster.ray_session import WORKER_ENVIRONMENT
@@ -131,6 +132,7 @@ class Sandbox:
             _MARK: self.mark,
             "RAY_TMPDIR": str(folder),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "disabled",  # a token in the home folder would be asked for
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         }
 
@@ -172,26 +174,28 @@ class Sandbox:
         """Options that make a run small."""
         return [argument for setting in (*_SETTINGS, *more) for argument in ("--set", setting)]
 
-    def head(self, cpus: int, port: int | None = None) -> Node:
+    def head(self, cpus: int, store_mb: int = 100) -> Node:
         """Start a cluster's head, which others join."""
-        port = port or free_port()
-        node = self._node("--head", f"--port={port}", "--include-dashboard=false", f"--num-cpus={cpus}")
-        self.address = f"127.0.0.1:{port}"
+        port = free_port()
+        node = self._node(
+            "--head", f"--port={port}", "--include-dashboard=false", f"--num-cpus={cpus}", store_mb=store_mb
+        )
+        self.address = f"{ray.util.get_node_ip_address()}:{port}"
         return node
 
     def node(self, cpus: int) -> Node:
         """Start another node."""
         return self._node(f"--address={self.address}", f"--num-cpus={cpus}")
 
-    def _node(self, *arguments: str) -> Node:
+    def _node(self, *arguments: str, store_mb: int = 100) -> Node:
         out = self.folder / f"node-{time.monotonic_ns()}"
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *arguments]
-        address = ["--node-ip-address=127.0.0.1", f"--object-store-memory={100 * 2**20}"]
+        sizes = [f"--object-store-memory={store_mb * 2**20}"]
         if "--head" in arguments:
-            address.append(f"--temp-dir={self.folder / 'ray'}")
+            sizes.append(f"--temp-dir={self.folder / 'ray'}")
         with out.open("w") as file:
             process = subprocess.Popen(
-                [*command, *address],
+                [*command, *sizes],
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 text=True,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from importlib.metadata import EntryPoints
@@ -10,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from envs.errors import UserError
+from envs.errors import Terminated, UserError
 from rl_rec.cli import main as main_module
 from rl_rec.cli import verbs
 from rl_rec.cli.evaluate import evaluate
@@ -117,6 +118,22 @@ def test_no_arguments_show_the_help_and_fail(capsys):
     assert "Commands:" in capsys.readouterr().err
 
 
+def test_sigterm_unwinds_what_is_being_done(verb, capsys):
+    undone, before = [], signal.getsignal(signal.SIGTERM)
+
+    @click.command()
+    def probe():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            undone.append("draft")
+
+    verb(probe)
+    assert main(["probe"]) == 143
+    assert undone and capsys.readouterr().err == "error: terminated\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("rl-rec")
@@ -137,6 +154,7 @@ def test_wrong_usage_is_one_line_and_2(verb, capsys, arguments):
         (UserError("the folder\nis empty"), 2, "error: the folder is empty\n"),
         (KeyboardInterrupt(), 130, "error: interrupted\n"),
         (click.Abort(), 130, "error: interrupted\n"),
+        (Terminated(), 143, "error: terminated\n"),
         (KeyError("x"), 1, "error: KeyError: 'x' (set RL_REC_TRACEBACK=1 for the traceback)\n"),
         (AssertionError(), 1, "error: AssertionError (set RL_REC_TRACEBACK=1 for the traceback)\n"),
     ],

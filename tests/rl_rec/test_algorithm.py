@@ -457,6 +457,42 @@ def test_a_killed_runner_comes_back(start, configure):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_runner_that_hangs_is_started_anew(start, configure, mode):
+    algorithm = start(
+        configure("rollout.runners=2", "rollout.users=5", f"rollout.mode={mode}", "rollout.timeout_s=5")
+    )
+    algorithm.train()
+    group = algorithm.env_runner_group
+    pids = dict(
+        group.foreach_env_runner(lambda runner: (runner.worker_index, os.getpid()), local_env_runner=False)
+    )
+    os.kill(pids[1], signal.SIGSTOP)
+    deadline, noticed = time.monotonic() + 120, False
+    while not (noticed and group.num_healthy_remote_workers() == 2):
+        assert time.monotonic() < deadline
+        algorithm.train()
+        noticed = noticed or group.healthy_worker_ids() == [2]
+        assert algorithm.updates == int((algorithm.collected - 50) * 1.7 / 16)
+    now = dict(
+        group.foreach_env_runner(lambda runner: (runner.worker_index, os.getpid()), local_env_runner=False)
+    )
+    assert now.keys() == {1, 2} and now[1] != pids[1] and now[2] == pids[2]
+    os.kill(now[2], signal.SIGSTOP)
+    algorithm.stop()  # waits for nobody
+    assert time.monotonic() < deadline
+
+
+def test_without_runners_a_run_ends_with_what_to_look_at(build, monkeypatch):
+    algorithm = build("rollout.runners=1", "rollout.users=5")
+    monkeypatch.setattr(algorithm_module, "_WITHOUT_RUNNERS_S", 0.1)
+    monkeypatch.setattr(algorithm, "restore_env_runners", lambda group: time.sleep(0.1))
+    algorithm.env_runner_group._worker_manager.set_actor_state(1, healthy=False)
+    with pytest.raises(algorithm_module.RunnersLostError, match="has the cluster room for them"):
+        algorithm.train()
+
+
+@pytest.mark.slow
 def test_tune_keeps_the_last_checkpoint_before_nan(configure, tmp_path):
     from ray.tune import CheckpointConfig, RunConfig, Tuner
 

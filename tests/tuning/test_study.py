@@ -18,10 +18,12 @@ import pytest
 
 from envs.data.dataset import Split
 from envs.errors import UserError
+from envs.progress import silent
 from rl_rec.agents import AGENTS
 from rl_rec.checkpoint import seal
 from rl_rec.provenance import describe_run, write_run
 from rl_rec.run_folder import read_results
+from tuning.study import _train as train_what_is_left
 from tuning.study import check, finished, study
 from tuning.study_plan import StudyPlan, make_variants, read_plan, split_assignments
 from tuning.training import only_one
@@ -171,6 +173,17 @@ def test_results_before_an_interruption_are_kept(tmp_path: Path):
     kept = [(result["training_iteration"], result["part"]) for result in read_results(trial)]
     assert kept == [(1, 0), (2, 0), (3, 1), (4, 2), (5, 2)]
     assert sorted(path.name for path in trial.iterdir()) == ["checkpoint_000000", "result.json"]
+
+
+def test_a_trial_that_ended_before_an_interruption_is_tidied_by_the_next_start(tmp_path: Path, plan):
+    trial = tmp_path / "a-world0-seed0"
+    checkpoint(trial / "start", 100)
+    checkpoint(trial / "checkpoint_000000", 200)
+    (trial / "earlier.json").write_text(json.dumps({"training_iteration": 1}) + "\n")
+    (trial / "result.json").write_text(json.dumps({"training_iteration": 2}) + "\n")
+    assert train_what_is_left(plan({"a": (HAC, [])}), tmp_path, 1, silent, []) == {}
+    assert sorted(path.name for path in trial.iterdir()) == ["checkpoint_000000", "result.json"]
+    assert [result["training_iteration"] for result in read_results(trial)] == [1, 2]
 
 
 def test_a_trial_with_no_whole_checkpoint_starts_over(tmp_path: Path):

@@ -10,7 +10,6 @@ import pytest
 
 from envs.errors import Terminated
 from tuning import termination
-from tuning.retries import CountInARow
 from tuning.termination import SaveWhenTold
 
 
@@ -37,7 +36,7 @@ class Loop:
 
 
 def trial(name: str, status: str) -> Any:
-    return SimpleNamespace(trial_id=name, status=status, run_metadata=SimpleNamespace(num_failures=1))
+    return SimpleNamespace(trial_id=name, status=status)
 
 
 @pytest.fixture
@@ -83,9 +82,3 @@ def test_nothing_happens_without_a_signal(loop):
         loop.callback.on_trial_result(0, loop.trials, loop.trials[0], result)
         assert not loop.step("a", "b")
     assert result == {} and signal.getsignal(signal.SIGTERM) is before
-
-
-def test_a_trial_that_saved_again_may_fail_again():
-    saved = trial("a", "RUNNING")
-    CountInARow().on_trial_save(0, [saved], saved)
-    assert saved.run_metadata.num_failures == 0
