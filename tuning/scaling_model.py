@@ -108,11 +108,7 @@ def predict(costs: Costs, layout: Layout) -> Prediction:
             costs, {"runners": costs.runner_s, "driver": report, "learner": learner}, serial=True
         )
     runners = layout.runners
-    # In step, one message of weights follows a round; out of step, one follows every fragment.
-    together = runners if layout.mode == "sync" else 1
-    publications = min(1.0, updates * together / layout.sync_every) / together  # per fragment
-    received = publications * together  # messages of weights per fragment
-    driver = costs.handle_s + costs.send_s * (1 + received) + publications * costs.publish_s + report
+    driver, received = _driver(costs, layout)
     moved = costs.fragment_bytes + received * costs.weights_bytes
     per_fragment = {
         "driver": driver,
@@ -139,6 +135,29 @@ def predict(costs: Costs, layout: Layout) -> Prediction:
         "cores": (costs.runner_s + driver + learner * max(layout.learners, 1)) / layout.cores,
     }
     return _prediction(costs, parts, serial=False)
+
+
+def _driver(costs: Costs, layout: Layout) -> tuple[float, float]:
+    """The driver's seconds per fragment but for learning, and messages of weights per fragment."""
+    updates = costs.rows * layout.ratio / layout.batch_size
+    # In step, one message of weights follows a round; out of step, one follows every fragment.
+    together = layout.runners if layout.mode == "sync" else 1
+    received = min(1.0, updates * together / layout.sync_every)
+    publish = received / together * costs.publish_s
+    report = costs.rows * costs.report_s
+    return costs.handle_s + costs.send_s * (1 + received) + publish + report, received
+
+
+def per_busiest_cpu_s(costs: Costs, layout: Layout) -> float:
+    """User-steps per CPU-second of the process that uses most; ``costs`` are CPU seconds."""
+    if not layout.runners:
+        return predict(costs, layout).user_steps_per_s
+    updates = costs.rows * layout.ratio / layout.batch_size
+    learner = updates * update_s(costs, layout.learners, layout.bandwidth)
+    runner = costs.runner_s / layout.runners
+    driver, _ = _driver(costs, layout)
+    shares = [runner, driver, learner] if layout.learners else [runner, driver + learner]
+    return costs.rows / max(shares)
 
 
 def _prediction(costs: Costs, parts: dict[str, float], serial: bool) -> Prediction:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tuning.scaling_model import LEVERS, Costs, Layout, curve, knee, predict, update_s
+from tuning.scaling_model import LEVERS, Costs, Layout, curve, knee, per_busiest_cpu_s, predict, update_s
 from tuning.scaling_report import parse_bandwidth
 
 # A fragment of 100 transitions takes its runner 1 s; it owes two updates of 0.05 s.
@@ -47,6 +47,13 @@ def test_in_step_two_cores_serve_four_runners_in_two_turns():
     assert 400 / narrow.user_steps_per_s - 400 / wide.user_steps_per_s == pytest.approx(1.0)
 
 
+def test_in_step_rounds_share_a_message_of_weights():
+    """0.2 updates a fragment are 0.8 a round of four, and as many messages to each runner."""
+    found = predict(COSTS, replace(LAYOUT, runners=4, mode="sync", in_flight=1, ratio=0.05))
+    per_fragment = 0.02 + 0.01 * (1 + 0.8) + 0.2 * 0.05 + 100 * 0.0001
+    assert found.user_steps_per_s == pytest.approx(400 / (1.0 + 0.1 + 4 * per_fragment + 0.8 * 0.03))
+
+
 def test_out_of_step_the_slowest_part_decides():
     """The driver's 0.18 s a fragment: 0.02 + 2 · 0.01 + 0.03 + 0.01 of its own, and 0.1 of updates."""
     for runners, seconds, part in ((1, 1.0, "runners"), (5, 0.2, "runners"), (6, 0.18, "learner")):
@@ -54,6 +61,17 @@ def test_out_of_step_the_slowest_part_decides():
         assert found.user_steps_per_s == pytest.approx(100 / seconds)
         assert found.bottleneck == part
     assert knee(COSTS, LAYOUT) == 6
+
+
+def test_the_busiest_process_decides_where_nobody_waits():
+    """Of CPU seconds: a runner's 1 s a fragment, shared by R; the driver's 0.08 s, and 0.1 of updates."""
+    for layout, seconds in (
+        (LAYOUT, 1.0),
+        (replace(LAYOUT, runners=100), 0.18),
+        (replace(LAYOUT, runners=100, learners=1), 0.1),
+        (replace(LAYOUT, runners=0, mode="sync"), 1.11),
+    ):
+        assert per_busiest_cpu_s(COSTS, layout) == pytest.approx(100 / seconds)
 
 
 def test_rarer_updates_make_the_driver_the_bottleneck():
