@@ -153,6 +153,7 @@ def _draw_measured(axes: Axes, result: Mapping[str, Any]) -> None:
     if local is not None and local["user_steps_per_s"] is not None:
         axes.axhline(local["user_steps_per_s"], color="grey", linewidth=1, label="no remote runner")
     axes.set(xlabel="env runners", ylabel="user-steps per second", title=f"on {result['cores']} cores")
+    axes.margins(x=0.1)
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize=8)
