@@ -4,9 +4,9 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ _FRAGMENT_FIGURES = (
     names.WEIGHTS_LATENCY_S,
     names.STALENESS_UPDATES,
 )
+_PROCESSES = ("driver", "runner", "learner")
 _ENDLESS = 10**9
 
 
@@ -92,6 +93,16 @@ def points(runners: Sequence[int], modes: Sequence[str], learners: Sequence[int]
     ]
 
 
+@dataclass
+class _Seconds:
+    """Of the calls of one method in the driver."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+    """Of the calling thread."""
+    count: int = 0
+
+
 def measure_point(
     agent: Agent, simulator: Path, settings: TrainSettings[Any], seconds: float
 ) -> dict[str, Any]:
@@ -122,12 +133,12 @@ def measure_point(
 
 
 def _measure(
-    algorithm: OffPolicyAlgorithm, settings: TrainSettings[Any], seconds: float, watched: dict[str, list[float]]
+    algorithm: OffPolicyAlgorithm, settings: TrainSettings[Any], seconds: float, watched: dict[str, _Seconds]
 ) -> dict[str, Any]:
     cpu_before = _cpu_seconds(algorithm)
     results: list[dict[str, Any]] = []
-    for seen in watched.values():
-        seen.clear()
+    for name in watched:
+        watched[name] = _Seconds()
     user_steps, updates, began = algorithm.collected, algorithm.updates, time.perf_counter()
     while (took := time.perf_counter() - began) < seconds or not results:
         results.append(algorithm.train())
@@ -161,7 +172,10 @@ def _measure(
         "weights_bytes": _bytes(algorithm._weights()),
         **{f"cpu_{name}_us_per_user_step": 1e6 * value / user_steps for name, value in _grouped(cpu).items()},
     }
-    figures["costs"] = vars(_costs(algorithm, settings, figures, parts, rest, watched))
+    seen = {name: replace(seconds) for name, seconds in watched.items()}
+    update_fixed = 1.0 if settings.resources.learners else _fixed_share(algorithm, settings)
+    for name, by_cpu in (("costs", False), ("costs_cpu", True)):
+        figures[name] = vars(_costs(algorithm, settings, figures, seen, update_fixed, by_cpu))
     return figures
 
 
@@ -169,64 +183,74 @@ def _costs(
     algorithm: OffPolicyAlgorithm,
     settings: TrainSettings[Any],
     figures: Mapping[str, Any],
-    parts: Mapping[str, float],
-    rest: float,
-    watched: Mapping[str, list[float]],
+    seen: Mapping[str, _Seconds],
+    update_fixed: float,
+    by_cpu: bool,
 ) -> Costs:
-    """What each part took, by the driver's clock: good where every process has a core of its own."""
-    rows = settings.rollout.users * settings.rollout.fragment
+    """What each part took, by the clock on the wall or in CPU seconds."""
+    took = {name: seconds.cpu if by_cpu or name == "take" else seconds.wall for name, seconds in seen.items()}
+    rows, updates = settings.rollout.users * settings.rollout.fragment, max(figures["updates"], 1)
     fragments = figures["user_steps"] / rows
-    handle = (sum(watched["take"]) + sum(watched["add"])) / fragments
-    if settings.rollout.runners:
-        runner = figures["sample_s"]
-        # A request waits for those before it.
-        latency = max(figures["sample_latency_s"] - settings.rollout.requests * runner, 0.0)
+    latency, update = 0.0, took["update"] / updates
+    used = {
+        name: figures[f"cpu_{name}_us_per_user_step"] * 1e-6 * rows for name in ("driver", "runner", "learner")
+    }
+    waited = seen["take"].wall - took["take"]
+    rest = (used["driver"] * fragments if by_cpu else figures["seconds"] - waited) - sum(took.values())
+    if not settings.rollout.runners:
+        runner = took["local"] / fragments
     else:
-        runner, latency = parts[names.ROLLOUT_S] / fragments, 0.0
-    drawing = max(parts[names.REPLAY_S] - sum(watched["add"]), 0.0)
-    gradients = sum(parameter.nbytes for parameter in _parameters(algorithm))
+        runner = used["runner"] if by_cpu else figures["sample_s"]
+        if not by_cpu:  # a request waits for those before it
+            latency = max(figures["sample_latency_s"] - settings.rollout.requests * runner, 0.0)
+    if by_cpu and settings.resources.learners:
+        update = used["learner"] * fragments / updates / settings.resources.learners
     return Costs(
         rows=rows,
         runner_s=runner,
         latency_s=latency,
-        handle_s=handle,
-        send_s=sum(watched["ask"]) / fragments,
-        publish_s=sum(watched["publish"]) / max(len(watched["publish"]), 1),
-        update_s=(parts[names.UPDATE_S] + drawing) / max(figures["updates"], 1),
-        update_fixed=_fixed_share(algorithm, settings) if not settings.resources.learners else 1.0,
-        report_s=rest / figures["user_steps"],
+        handle_s=(took["take"] + took["add"]) / fragments,
+        send_s=took["ask"] / fragments,
+        publish_s=took["publish"] / max(seen["publish"].count, 1),
+        update_s=update + took["draw"] / updates,
+        update_fixed=update_fixed,
+        report_s=max(rest, 0.0) / figures["user_steps"],
         fragment_bytes=figures["fragment_bytes"],
         weights_bytes=figures["weights_bytes"],
-        gradient_bytes=gradients,
+        gradient_bytes=sum(weights.nbytes for weights in _parameters(algorithm)),
         store_bytes_per_s=_store_bytes_per_s() if settings.rollout.runners else np.inf,
     )
 
 
 @contextmanager
-def _watched(algorithm: OffPolicyAlgorithm) -> Iterator[dict[str, list[float]]]:
-    """Seconds of the driver's own work on fragments and weights, measured from outside while the block runs.
+def _watched(algorithm: OffPolicyAlgorithm) -> Iterator[dict[str, _Seconds]]:
+    """What the driver's methods take, measured from outside while the block runs."""
+    seen = {name: _Seconds() for name in ("local", "ask", "take", "publish", "add", "draw", "update")}
 
-    What waits for others is measured by the thread's CPU time.
-    """
-    seen: dict[str, list[float]] = {name: [] for name in ("ask", "take", "publish", "add")}
-
-    def watch(holder: Any, method: str, name: str, clock: Callable[[], float]) -> None:
+    def watch(holder: Any, method: str, name: str) -> None:
         original = getattr(holder, method)
 
         def timed(*arguments: Any, **named: Any) -> Any:
-            began = clock()
+            wall, cpu = time.perf_counter(), time.thread_time()
             try:
                 return original(*arguments, **named)
             finally:
-                seen[name].append(clock() - began)
+                seconds = seen[name]
+                seconds.wall += time.perf_counter() - wall
+                seconds.cpu += time.thread_time() - cpu
+                seconds.count += 1
 
         setattr(holder, method, timed)
 
-    watch(algorithm.replay, "add", "add", time.perf_counter)
-    if algorithm.fragments is not None:
-        watch(algorithm.fragments, "ask", "ask", time.perf_counter)
-        watch(algorithm.fragments, "take", "take", time.thread_time)
-        watch(algorithm, "_sync_weights", "publish", time.perf_counter)
+    watch(algorithm.replay, "add", "add")
+    watch(algorithm.replay, "sample", "draw")
+    watch(algorithm.learner_group, "update", "update")
+    if algorithm.fragments is None:
+        watch(algorithm.env_runner, "sample", "local")
+    else:
+        watch(algorithm.fragments, "ask", "ask")
+        watch(algorithm.fragments, "take", "take")
+        watch(algorithm, "_sync_weights", "publish")
     yield seen
 
 
@@ -245,7 +269,7 @@ def _cpu_seconds(algorithm: OffPolicyAlgorithm) -> dict[str, float]:
 
 
 def _grouped(cpu: Mapping[str, float]) -> dict[str, float]:
-    groups = dict.fromkeys(("driver", "runner", "learner"), 0.0)
+    groups = dict.fromkeys(_PROCESSES, 0.0)
     for name, seconds in cpu.items():
         kind = name.split()[0]
         groups[kind] += seconds

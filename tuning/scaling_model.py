@@ -3,7 +3,7 @@
 The unit is the fragment, ``rows`` transitions of one runner, which owes u = rows · ratio / batch_size updates.
 R runners sample at once, and everything else happens one after the other in the driver, per fragment
 
-    D = handle + send + u · update(L) + rows · report + publications · publish
+    handle + send + u · update(L) + rows · report + publications · publish
 
 (``docs/scaling.md`` has the derivation and the assumptions.)
 """
@@ -108,11 +108,7 @@ def predict(costs: Costs, layout: Layout) -> Prediction:
             costs, {"runners": costs.runner_s, "driver": report, "learner": learner}, serial=True
         )
     runners = layout.runners
-    # In step, one message of weights follows a round; out of step, one follows every fragment.
-    together = runners if layout.mode == "sync" else 1
-    publications = min(1.0, updates * together / layout.sync_every) / together  # per fragment
-    received = publications * together  # messages of weights per fragment
-    driver = costs.handle_s + costs.send_s * (1 + received) + publications * costs.publish_s + report
+    driver, received = _driver(costs, layout, _at_most_together(layout))
     moved = costs.fragment_bytes + received * costs.weights_bytes
     per_fragment = {
         "driver": driver,
@@ -129,7 +125,8 @@ def predict(costs: Costs, layout: Layout) -> Prediction:
         }
         return _prediction(costs, in_turn, serial=True)
     serial = driver + learner
-    cycle = costs.runner_s + costs.latency_s + (serial if layout.mode == "async" else serial * runners)
+    alone = _driver(costs, layout, 1)[0] + learner
+    cycle = costs.runner_s + costs.latency_s + (alone if layout.mode == "async" else serial * runners)
     parts = {
         "runners": costs.runner_s / runners,
         "request": cycle / (runners * layout.in_flight),
@@ -139,6 +136,38 @@ def predict(costs: Costs, layout: Layout) -> Prediction:
         "cores": (costs.runner_s + driver + learner * max(layout.learners, 1)) / layout.cores,
     }
     return _prediction(costs, parts, serial=False)
+
+
+def _at_most_together(layout: Layout) -> int:
+    """Fragments that the driver takes at once: a round, or whatever came while it was busy."""
+    return layout.runners * (1 if layout.mode == "sync" else layout.in_flight)
+
+
+def _driver(costs: Costs, layout: Layout, together: int) -> tuple[float, float]:
+    """The driver's seconds per fragment but for learning, and messages of weights per fragment.
+
+    Weights are published once for all fragments taken together, and sent to the runners they came from.
+    """
+    updates = costs.rows * layout.ratio / layout.batch_size
+    published = min(1.0, updates * together / layout.sync_every) / together
+    received = published * min(together, layout.runners)
+    report = costs.rows * costs.report_s
+    return costs.handle_s + costs.send_s * (1 + received) + published * costs.publish_s + report, received
+
+
+def per_busiest_cpu_s(costs: Costs, layout: Layout) -> float:
+    """User-steps per CPU-second of the process that uses most; ``costs`` are CPU seconds."""
+    if not layout.runners:
+        return predict(costs, layout).user_steps_per_s
+    updates = costs.rows * layout.ratio / layout.batch_size
+    learner = updates * update_s(costs, layout.learners, layout.bandwidth)
+    runner = costs.runner_s / layout.runners
+    together = layout.runners if layout.mode == "sync" else 1
+    driver, _ = _driver(costs, layout, together)
+    if driver + learner > runner:  # they queue up
+        driver, _ = _driver(costs, layout, _at_most_together(layout))
+    shares = [runner, driver, learner] if layout.learners else [runner, driver + learner]
+    return costs.rows / max(shares)
 
 
 def _prediction(costs: Costs, parts: dict[str, float], serial: bool) -> Prediction:

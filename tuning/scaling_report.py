@@ -19,7 +19,7 @@ from envs.files import write_json
 from rl_rec.json_values import json_value
 from rl_rec.train_settings import TrainSettings
 from tuning.scaling import Point
-from tuning.scaling_model import Costs, Layout, curve, knee, predict
+from tuning.scaling_model import Costs, Layout, curve, knee, per_busiest_cpu_s, predict
 
 _UNITS = {"k": 1e3, "M": 1e6, "G": 1e9}
 
@@ -43,12 +43,7 @@ def summarise(
     rows = [_row(point, blocks[point]) for point in runs]
     by_point = dict(zip(runs, rows, strict=True))
     reference = next(point for point in runs if point.runners == 1)
-    costs = Costs(
-        **{
-            name: statistics.median(block["costs"][name] for block in blocks[reference])
-            for name in blocks[reference][0]["costs"]
-        }
-    )
+    costs, costs_cpu = (_median_costs(blocks[reference], name) for name in ("costs", "costs_cpu"))
     for point, row in by_point.items():
         one = by_point.get(Point(1, point.mode, point.learners), {}).get("user_steps_per_s")
         measured = row["user_steps_per_s"]
@@ -59,6 +54,10 @@ def summarise(
         row["predicted"] = predicted.user_steps_per_s
         row["error_percent"] = 100 * (predicted.user_steps_per_s / measured - 1) if measured else None
         row["bottleneck"] = predicted.bottleneck
+        by_cpu = per_busiest_cpu_s(costs_cpu, point.layout(runs[point], cores))
+        measured = row["per_busiest_cpu_s"]
+        row["predicted_per_busiest_cpu_s"] = by_cpu
+        row["error_cpu_percent"] = 100 * (by_cpu / measured - 1) if measured else None
     curves, knees = [], []
     for point in (point for point in runs if point.runners == 1):
         layout = Layout(**{**vars(point.layout(runs[point], math.inf)), "bandwidth": bandwidth})
@@ -78,6 +77,7 @@ def summarise(
     return {
         "points": rows,
         "costs": vars(costs),
+        "costs_cpu": vars(costs_cpu),
         "costs_of": str(reference),
         "cores": cores,
         "bandwidth_bytes_per_s": bandwidth,
@@ -86,11 +86,16 @@ def summarise(
     }
 
 
+def _median_costs(blocks: Sequence[Mapping[str, Any]], clock: str) -> Costs:
+    costs = [block[clock] for block in blocks]
+    return Costs(**{name: statistics.median(each[name] for each in costs) for name in costs[0]})
+
+
 def _row(point: Point, blocks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     row: dict[str, Any] = {"runners": point.runners, "mode": point.mode, "learners": point.learners}
     for name in blocks[0]:
         values = [block[name] for block in blocks]
-        if name == "costs":
+        if name.startswith("costs"):
             continue
         if name == "ratio_held":
             row[name] = all(values)
@@ -148,6 +153,7 @@ def _draw_measured(axes: Axes, result: Mapping[str, Any]) -> None:
     if local is not None and local["user_steps_per_s"] is not None:
         axes.axhline(local["user_steps_per_s"], color="grey", linewidth=1, label="no remote runner")
     axes.set(xlabel="env runners", ylabel="user-steps per second", title=f"on {result['cores']} cores")
+    axes.margins(x=0.1)
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize=8)
@@ -189,7 +195,10 @@ def render(result: Mapping[str, Any]) -> RenderableType:
     for name in columns.split("|"):
         measured.add_column(name, justify="right")
     checked = Table(title="predicted beside measured", title_justify="left", box=None, pad_edge=False)
-    for name in ("runners", "mode", "learners", "measured", "predicted", "error", "bottleneck"):
+    for name in (
+        *("runners", "mode", "learners", "measured", "predicted", "error"),
+        *("measured per busiest CPU-s", "predicted", "error", "bottleneck"),
+    ):
         checked.add_column(name, justify="right")
     for row in result["points"]:
         who = (str(row["runners"]), row["mode"] if row["runners"] else "local", str(row["learners"]))
@@ -214,7 +223,10 @@ def render(result: Mapping[str, Any]) -> RenderableType:
             *who,
             _number(row["user_steps_per_s"], ",.0f"),
             _number(row["predicted"], ",.0f"),
-            _number(row["error_percent"], "+.0f") + "%" if row["error_percent"] is not None else "-",
+            _percent(row["error_percent"]),
+            _number(row["per_busiest_cpu_s"], ",.0f"),
+            _number(row["predicted_per_busiest_cpu_s"], ",.0f"),
+            _percent(row["error_cpu_percent"]),
             row["bottleneck"],
         )
     gigabits = result["bandwidth_bytes_per_s"] * 8 / 1e9
@@ -250,6 +262,10 @@ def render(result: Mapping[str, Any]) -> RenderableType:
 
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.0f}%"
 
 
 def _milliseconds(seconds: float | None) -> str:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tuning.scaling_model import LEVERS, Costs, Layout, curve, knee, predict, update_s
+from tuning.scaling_model import LEVERS, Costs, Layout, curve, knee, per_busiest_cpu_s, predict, update_s
 from tuning.scaling_report import parse_bandwidth
 
 # A fragment of 100 transitions takes its runner 1 s; it owes two updates of 0.05 s.
@@ -47,22 +47,45 @@ def test_in_step_two_cores_serve_four_runners_in_two_turns():
     assert 400 / narrow.user_steps_per_s - 400 / wide.user_steps_per_s == pytest.approx(1.0)
 
 
+def test_in_step_rounds_share_a_message_of_weights():
+    """0.2 updates a fragment are 0.8 a round of four, and as many messages to each runner."""
+    found = predict(COSTS, replace(LAYOUT, runners=4, mode="sync", in_flight=1, ratio=0.05))
+    per_fragment = 0.02 + 0.01 * (1 + 0.8) + 0.2 * 0.05 + 100 * 0.0001
+    assert found.user_steps_per_s == pytest.approx(400 / (1.0 + 0.1 + 4 * per_fragment + 0.8 * 0.03))
+
+
 def test_out_of_step_the_slowest_part_decides():
-    """The driver's 0.18 s a fragment: 0.02 + 2 · 0.01 + 0.03 + 0.01 of its own, and 0.1 of updates."""
-    for runners, seconds, part in ((1, 1.0, "runners"), (5, 0.2, "runners"), (6, 0.18, "learner")):
+    """The driver takes 2R fragments at once where they queue up: one publication, R messages.
+
+    Of seven runners each costs it 0.02 + 1.5 · 0.01 + 0.03 / 14 + 0.01 of its own, and 0.1 of updates.
+    """
+    for runners, seconds, part in ((1, 1.0, "runners"), (6, 1 / 6, "runners"), (7, 0.147143, "learner")):
         found = predict(COSTS, replace(LAYOUT, runners=runners))
-        assert found.user_steps_per_s == pytest.approx(100 / seconds)
+        assert found.user_steps_per_s == pytest.approx(100 / seconds, rel=1e-4)
         assert found.bottleneck == part
-    assert knee(COSTS, LAYOUT) == 6
+    assert knee(COSTS, LAYOUT) == 7
+
+
+def test_the_busiest_process_decides_where_nobody_waits():
+    """In CPU seconds: a runner's 1 s a fragment, shared by R; 0.1 of updates, and the driver's own."""
+    for layout, seconds in (
+        (LAYOUT, 1.0),
+        (replace(LAYOUT, runners=100), 0.045 + 0.03 / 200 + 0.1),
+        (replace(LAYOUT, runners=100, learners=1), 0.1),
+        (replace(LAYOUT, runners=0, mode="sync"), 1.11),
+    ):
+        assert per_busiest_cpu_s(COSTS, layout) == pytest.approx(100 / seconds)
 
 
 def test_rarer_updates_make_the_driver_the_bottleneck():
-    few = replace(LAYOUT, runners=100, ratio=0.05)  # 0.2 updates a fragment, and a fifth of the messages
+    few = replace(LAYOUT, runners=100, ratio=0.05)  # 0.2 updates a fragment, 40 for 200
     found = predict(COSTS, few)
     assert found.bottleneck == "driver"
-    assert found.user_steps_per_s == pytest.approx(100 / (0.02 + 0.01 * 1.2 + 0.2 * 0.03 + 0.01 + 0.01))
-    rarer = predict(COSTS, replace(few, sync_every=2))
-    assert 100 / found.user_steps_per_s - 100 / rarer.user_steps_per_s == pytest.approx(0.1 * (0.01 + 0.03))
+    assert found.user_steps_per_s == pytest.approx(100 / (0.02 + 0.01 * 1.5 + 0.03 / 200 + 0.01 + 0.01))
+    rarer = predict(COSTS, replace(few, sync_every=80))
+    assert 100 / found.user_steps_per_s - 100 / rarer.user_steps_per_s == pytest.approx(
+        0.25 * 0.01 + 0.03 / 400
+    )
 
 
 def test_one_request_in_flight_waits_for_its_way_and_the_driver():
@@ -74,7 +97,9 @@ def test_one_request_in_flight_waits_for_its_way_and_the_driver():
 def test_two_cores_hold_no_more_work_than_two_seconds_a_second():
     found = predict(COSTS, replace(LAYOUT, runners=2, cores=2))
     assert found.bottleneck == "cores"
-    assert found.user_steps_per_s == pytest.approx(100 / ((1.0 + 0.18) / 2))
+    assert found.user_steps_per_s == pytest.approx(
+        100 / ((1.0 + 0.02 + 1.5 * 0.01 + 0.03 / 4 + 0.01 + 0.1) / 2)
+    )
 
 
 def test_rounds_asked_ahead_overlap_with_learning():
@@ -84,10 +109,10 @@ def test_rounds_asked_ahead_overlap_with_learning():
 
 
 def test_the_network_and_the_object_store_carry_fragments_and_weights():
-    narrow = predict(COSTS, replace(LAYOUT, runners=2, bandwidth=2e6))  # 1 MB + 2 MB a fragment
-    assert narrow.bottleneck == "network" and narrow.user_steps_per_s == pytest.approx(100 / 1.5)
+    narrow = predict(COSTS, replace(LAYOUT, runners=2, bandwidth=2e6))  # 1 MB + 2 MB / 2 a fragment
+    assert narrow.bottleneck == "network" and narrow.user_steps_per_s == pytest.approx(100)
     slow = predict(replace(COSTS, store_bytes_per_s=1e6), replace(LAYOUT, runners=2))
-    assert slow.bottleneck == "object store" and slow.user_steps_per_s == pytest.approx(100 / 3)
+    assert slow.bottleneck == "object store" and slow.user_steps_per_s == pytest.approx(50)
 
 
 def test_learners_share_what_is_not_fixed_and_average_gradients():
@@ -98,7 +123,12 @@ def test_learners_share_what_is_not_fixed_and_average_gradients():
 
 def test_a_curve_names_the_gain_and_what_moves_the_bottleneck():
     rows = curve(COSTS, [replace(LAYOUT, runners=count) for count in (0, 1, 4, 256)])
-    assert [row["speedup"] for row in rows] == [None, 1.0, pytest.approx(4.0), pytest.approx(1 / 0.18)]
+    assert [row["speedup"] for row in rows] == [
+        None,
+        1.0,
+        pytest.approx(4.0),
+        pytest.approx(1 / (0.145 + 0.03 / 512)),
+    ]
     assert rows[-1]["lever"] == LEVERS["learner"]
     assert knee(replace(COSTS, runner_s=1e6), LAYOUT, most=50) is None
 
