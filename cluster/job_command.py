@@ -10,9 +10,9 @@ import click
 from click.core import ParameterSource
 
 from envs.errors import UserError
+from rl_rec.cli.options import Folder
 
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
-_PATH_TYPES = ("path", "file", "directory", "filename")
 _NOT_HERE = ("submit", "jobs")
 
 
@@ -122,7 +122,7 @@ def _bare_parameter(parameter: click.Parameter) -> click.Parameter:
 
 
 def _is_path(kind: click.ParamType) -> bool:
-    return isinstance(kind, (click.Path, click.File)) or kind.name in _PATH_TYPES
+    return isinstance(kind, (click.Path, click.File, Folder))
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -24,7 +24,7 @@ def check(arguments: Sequence[str], has_cwd: bool = False) -> list[str]:
         ["evaluate", "--run", "/r", "--simulator", "file:///s", "--device", "cuda"],  # the cluster may have one
         ["compare", "/a", "gs://b/c", "--simulator", "/s", "--json"],
         ["quickstart", "--out", "/mnt/q"],
-        ["report", "/a", "s3://b", "--out", "/x"],
+        ["report", "/a", "s3://b/study", "--out", "/x"],
     ],
 )
 def test_good_ones_pass_and_nothing_of_them_runs(arguments, capfd):
