@@ -354,7 +354,7 @@ def device_table(result: Mapping[str, Any]) -> Group:
     table = Table(box=MARKDOWN)
     for heading in headings:
         left = heading.startswith(("agent", "bound", "po/", "not"))
-        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "not measured")
     for row in result["rows"]:
         table.add_row(*_cells(row))
     notes = [

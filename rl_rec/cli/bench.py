@@ -5,10 +5,11 @@ from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import click
+from rich.console import Console
 
 from envs.errors import UserError
 from rl_rec.cli.options import check_device, device_option, json_option, overridden, seed_option, set_option
-from rl_rec.cli.output import emit
+from rl_rec.cli.output import TEXT_WIDTH, emit
 from rl_rec.cli.progress import reporting
 from rl_rec.cli.verbs import registered
 
@@ -180,6 +181,8 @@ def device(
     with reporting("measuring") as progress:
         result = bench_device(settings, progress)
     emit(result, as_json, device_table)
+    if as_json:  # minutes of a GPU: one run is to give both
+        Console(stderr=True, highlight=False, width=TEXT_WIDTH).print(device_table(result))
 
 
 @bench.command(epilog="Example: rl-rec bench sids --items 100000 --threads 2")

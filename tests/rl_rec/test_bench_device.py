@@ -88,6 +88,7 @@ def test_the_document_has_a_row_for_every_size_and_agent():
         cli, ["bench", "device", "--users", "4,6", *TINY, "--json"], catch_exceptions=False
     )
     result = json.loads(done.stdout)
+    assert "| agent" in done.stderr and "| hsrl" in done.stderr  # for who runs it
     assert [(row["users"], row["agent"]) for row in result["rows"]] == [
         *((4, "hac"), (4, "hsrl"), (6, "hac"), (6, "hsrl")),
     ]
