@@ -162,23 +162,10 @@ def _row(bench: _Bench, settings: BenchSettings[Any]) -> dict[str, Any]:
     if gpu:
         torch.cuda.reset_peak_memory_stats(settings.device)
 
-    def eager() -> dict[str, Any]:
-        return _eager(bench, settings, row)
-
-    def captured() -> dict[str, Any]:
-        assert bench.recorder is not None
-        return {"captured": _rates(bench, settings, CapturedLoop(settings, bench.world, bench.recorder))}
-
-    for name, part in (("eager", eager), *([("captured", captured)] if bench.recorder else [])):
-        problem = None
-        try:
-            row |= part()
-        except UserError:
-            raise
-        except Exception as error:  # the rest of the table is worth having
-            problem = _problem(error)
-        if problem is not None:  # outside of the handler, which holds the failed frames' tensors
-            row["problem"] = f"{name}: {problem}"
+    for name, part in (("eager", _eager), *([("captured", _captured)] if bench.recorder else [])):
+        problem = _failure(part, bench, settings, row)
+        if problem is not None:
+            row["problem"] = "; ".join(filter(None, [row.get("problem"), f"{name}: {problem}"]))
         gc.collect()
         if gpu:
             torch.cuda.empty_cache()
@@ -187,27 +174,43 @@ def _row(bench: _Bench, settings: BenchSettings[Any]) -> dict[str, Any]:
     return row
 
 
-def _eager(bench: _Bench, settings: BenchSettings[Any], row: dict[str, Any]) -> dict[str, Any]:
-    """Figures of the loop as it runs; ``row`` gets each when it is known, for what follows may not fit."""
+def _failure(part: Callable[..., None], *arguments: Any) -> str | None:
+    """Why a part of a row could not be measured, if so: the rest of the table is worth having."""
+    try:
+        part(*arguments)
+    except UserError:
+        raise
+    except Exception as error:
+        return _problem(error)
+    return None
+
+
+# Each figure is put into the row when it is known: what follows may not fit.
+
+
+def _eager(bench: _Bench, settings: BenchSettings[Any], row: dict[str, Any]) -> None:
+    """Figures of the loop as it runs."""
     loop = FastLoop(settings, bench.world)
     work = user_step(settings, getattr(loop.agent, "trie", None))
     row["flops_per_user_step"] = {**work._asdict(), "rollout": work.rollout, "training": work.training}
-    row["eager"] = _rates(bench, settings, loop)
+    row["eager"] = {}
+    _rates(bench.settings.seconds, loop, row["eager"])
     row["time_split"] = _time_split(loop)
     row["roofline"] = _roofline(bench.ceilings, loop, work, row["eager"])
-    return {}
 
 
-def _rates(bench: _Bench, settings: BenchSettings[Any], loop: FastLoop) -> dict[str, float]:
+def _captured(bench: _Bench, settings: BenchSettings[Any], row: dict[str, Any]) -> None:
+    """Figures of the same loop, recorded."""
+    assert bench.recorder is not None
+    row["captured"] = {}
+    _rates(bench.settings.seconds, CapturedLoop(settings, bench.world, bench.recorder), row["captured"])
+
+
+def _rates(seconds: float, loop: FastLoop, rates: dict[str, float]) -> None:
     """User-steps per second of collecting, and of collecting and learning."""
-    units = settings.users * settings.fragment
-
-    def train() -> None:
-        loop.run(1)
-
-    seconds, device = bench.settings.seconds, settings.device
-    training = _per_s(train, units, seconds, device)
-    return {"rollout": _per_s(loop.collect, units, seconds, device), "training": training}
+    units, device = loop.settings.users * loop.settings.fragment, loop.settings.device
+    rates["rollout"] = _per_s(loop.collect, units, seconds, device)
+    rates["training"] = _per_s(lambda: loop.run(1), units, seconds, device)
 
 
 def _per_s(work: Callable[[], object], units: int, seconds: float, device: str) -> float:
@@ -308,21 +311,21 @@ def _equality(bench: _Bench, agent: str) -> dict[str, Any] | None:
     users = _EQUALITY_USERS
     changes = {"fragment": 2, "capacity": 16 * users, "batch_size": 2 * users, "replay_ratio": 2.0}
     settings = bench.settings.row(agent, users).model_copy(update=changes)
-    try:
-        first, again = FastLoop(settings, bench.world), FastLoop(settings, bench.world)
-        captured = CapturedLoop(settings, bench.world, bench.recorder)
-        for loop in (first, again, captured):
-            loop.run(WARM_UP_CALLS + 3)
-        recorded, repeated = difference(first, captured), difference(first, again)
-    except UserError:
-        raise
-    except Exception as error:
-        return {"problem": _problem(error)}
-    return {
-        "equal": recorded == (0.0, 0.0),
-        "captured": recorded._asdict(),
-        "eager_again": repeated._asdict(),
-    }
+    found: dict[str, Any] = {}
+    problem = _failure(_compare, bench, settings, found)
+    return found if problem is None else {"problem": problem}
+
+
+def _compare(bench: _Bench, settings: BenchSettings[Any], found: dict[str, Any]) -> None:
+    assert bench.recorder is not None
+    first, again = FastLoop(settings, bench.world), FastLoop(settings, bench.world)
+    captured = CapturedLoop(settings, bench.world, bench.recorder)
+    for loop in (first, again, captured):
+        loop.run(WARM_UP_CALLS + 3)
+    recorded = difference(first, captured)
+    found["equal"] = recorded == (0.0, 0.0)
+    found["captured"] = recorded._asdict()
+    found["eager_again"] = difference(first, again)._asdict()
 
 
 def _problem(error: Exception) -> str:
@@ -351,7 +354,7 @@ def device_table(result: Mapping[str, Any]) -> Group:
     table = Table(box=MARKDOWN)
     for heading in headings:
         left = heading.startswith(("agent", "bound", "po/", "not"))
-        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "not measured")
     for row in result["rows"]:
         table.add_row(*_cells(row))
     notes = [

@@ -5,10 +5,11 @@ from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import click
+from rich.console import Console
 
 from envs.errors import UserError
-from rl_rec.cli.options import device_option, json_option, overridden, seed_option, set_option
-from rl_rec.cli.output import emit
+from rl_rec.cli.options import check_device, device_option, json_option, overridden, seed_option, set_option
+from rl_rec.cli.output import TEXT_WIDTH, emit
 from rl_rec.cli.progress import reporting
 from rl_rec.cli.verbs import registered
 
@@ -175,10 +176,13 @@ def device(
     lists = {"users": users, "agents": agents}
     chosen = [*(f"{name}={value}" for name, value in lists.items() if value is not None), *assignments]
     settings = overridden(DeviceSettings(device=device), chosen, seed)
+    check_device(settings.device)
     torch.set_num_threads(settings.threads)
     with reporting("measuring") as progress:
         result = bench_device(settings, progress)
     emit(result, as_json, device_table)
+    if as_json:  # minutes of a GPU: one run is to give both
+        Console(stderr=True, highlight=False, width=TEXT_WIDTH).print(device_table(result))
 
 
 @bench.command(epilog="Example: rl-rec bench sids --items 100000 --threads 2")
@@ -240,6 +244,7 @@ def _run(measure: Callable[..., dict[str, Any]], options: dict[str, Any]) -> Non
 
     as_json, assignments, seed = (options.pop(name) for name in ("as_json", "assignments", "seed"))
     settings = overridden(bench_settings(**options), assignments, seed)
+    check_device(settings.device)  # --set may have named another one
     torch.set_num_threads(settings.threads)
     with reporting("measuring") as progress:
         result = measure(settings, progress)

@@ -19,7 +19,7 @@ console = Console(stderr=True, highlight=False)
 """For people: notices and progress. Results never go here."""
 
 _RESERVED = "rl_rec.reserved_stdout"
-_WIDTH = 160
+TEXT_WIDTH = 160
 """Columns of text that goes to no terminal."""
 
 
@@ -43,7 +43,7 @@ def emit(
         return
     # A pipe or a file has no width of its own: 80 columns would crop tables for nobody's sake.
     narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
-    Console(highlight=False, width=None if narrow else _WIDTH).print((render or entries_table)(result))
+    Console(highlight=False, width=None if narrow else TEXT_WIDTH).print((render or entries_table)(result))
 
 
 def entries_table(result: Mapping[str, Any]) -> Table:

@@ -55,6 +55,8 @@ for words in (["simulator"], *(["rollout", "--agent", a] for a in ("hac", "hsrl"
               *(["train", "--agent", a] for a in ("hac", "hsrl"))):
     if main(["bench", *words, *sys.argv[1:]]):
         sys.exit(f"bench {words} failed")
+if main(["bench", "device", "--users", "4", "--set", "seconds=0.01", *sys.argv[sys.argv.index("--set"):]]):
+    sys.exit("bench device failed")
 """
 
 
@@ -102,6 +104,8 @@ def test_rollouts_of_either_agent_are_measured():
         (["--agent", "sarsa"], "'hac', 'hsrl'"),
         (["--agent", "hsrl", "--set", "agent.context=expected"], "agent.context=sampled"),
         (["--agent", "hac", "--set", "agent.sid_levels=2"], "unknown setting 'agent.sid_levels'"),
+        (["--agent", "hsrl", "--set", "agent.sids=here"], "leave agent.sids out"),
+        (["--set", "device=gpu"], "unknown device 'gpu'"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(arguments, says, capsys):

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from click.testing import CliRunner
+from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
 from envs.errors import UserError
@@ -87,6 +88,7 @@ def test_the_document_has_a_row_for_every_size_and_agent():
         cli, ["bench", "device", "--users", "4,6", *TINY, "--json"], catch_exceptions=False
     )
     result = json.loads(done.stdout)
+    assert "| agent" in done.stderr and "| hsrl" in done.stderr  # for who runs it
     assert [(row["users"], row["agent"]) for row in result["rows"]] == [
         *((4, "hac"), (4, "hsrl"), (6, "hac"), (6, "hsrl")),
     ]
@@ -115,8 +117,9 @@ def test_the_table_comes_as_markdown_with_the_targets():
     assert any(line.startswith("| hac") for line in lines)
 
 
-def test_graphs_are_measured_beside_and_compared():
-    result = bench_device(tiny(users=(4,)), lambda *_: None, Recorder())
+def test_graphs_are_measured_beside_and_compared(monkeypatch):
+    monkeypatch.setattr(module, "_EQUALITY_USERS", 8)
+    result = bench_device(tiny(users=(4,), agents=("hac",)), lambda *_: None, Recorder())
     for row in result["rows"]:
         assert row["captured"]["training"] > 0 and row["captured"]["rollout"] > 0
     for found in result["captured_equals_eager"].values():
@@ -133,9 +136,15 @@ def test_what_does_not_fit_is_said_in_its_row_and_the_rest_goes_on(monkeypatch):
             super().backward(batch)
 
     monkeypatch.setattr(module, "FastLoop", Full)
-    first, second = bench_device(tiny(agents=("hac",)), lambda *_: None)["rows"]
-    assert first["problem"] == "eager: out of memory" and "eager" not in first
+    result = bench_device(tiny(agents=("hac",)), lambda *_: None)
+    first, second = result["rows"]
+    assert first["problem"] == "eager: out of memory"
+    assert first["eager"].keys() == {"rollout"}  # which did fit
     assert "problem" not in second and second["eager"]["training"] > 0
+    text = Console(width=200)
+    with text.capture() as shown:
+        text.print(device_table(result))
+    assert "eager: out of memory" in shown.get()
 
 
 def test_a_failed_recording_leaves_the_eager_figures(monkeypatch):
