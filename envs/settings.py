@@ -11,8 +11,13 @@ from typing_extensions import Self
 from envs.errors import UserError
 from envs.storage.location import Url, location
 
+
+def _located(value: Any) -> Any:
+    return location(value) if isinstance(value, str) else value  # the rest is for pydantic to refuse
+
+
 LocationField: TypeAlias = Annotated[
-    Path | InstanceOf[Url], BeforeValidator(location), PlainSerializer(str, when_used="json")
+    Path | InstanceOf[Url], BeforeValidator(_located), PlainSerializer(str, when_used="json")
 ]
 """The type of a setting that names a folder: a path or a URL."""
 

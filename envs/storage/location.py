@@ -49,14 +49,17 @@ class Url:
 Location: TypeAlias = Path | Url
 
 
-def location(value: Any) -> Any:
-    """``value`` as a ``Path`` or a ``Url`` if it is text; whatever else it is stays.
+def location(value: str | Location) -> Location:
+    """``value`` as a ``Path`` or a ``Url`` if it is text; itself if it is one already.
 
     Raises:
         UserError: a URL that names no folder, or that holds a password, which would end up in logs.
+        TypeError: neither, as a broken file may hold.
     """
-    if not isinstance(value, str):
+    if isinstance(value, Path | Url):
         return value
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no path")
     if not _SCHEME.match(value):
         return Path(value)
     parts = urlsplit(value)

@@ -79,8 +79,7 @@ class Folder(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Location:
         """A ``Path`` or a ``Url``."""
-        place: Location = location(value)
-        return place
+        return location(value)
 
 
 FOLDER = Folder()

@@ -9,6 +9,7 @@ from cluster.job_client import dashboard_address, describe, exit_code, redact
 from cluster.job_command import check_command
 from envs.errors import UserError
 from rl_rec.cli.main import cli
+from rl_rec.cli.options import Folder
 
 GOOD = ["train", "hac", "--simulator", "/mnt/sim", "--out", "s3://bucket/run"]
 
@@ -76,7 +77,7 @@ PATHS = [
     (verb, option.opts[0])
     for verb in ("train", "study", "sweep")
     for option in (cli.get_command(click.Context(cli), verb) or click.Command("none")).params
-    if isinstance(option.type, click.Path) and isinstance(option, click.Option)
+    if isinstance(option.type, Folder) and isinstance(option, click.Option)
 ]
 
 

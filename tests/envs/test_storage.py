@@ -92,11 +92,15 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
         ("s3://bucket/a/", Url("s3://bucket/a")),
         ("s3://bucket/a/?region=eu-west-1", Url("s3://bucket/a?region=eu-west-1")),
         (Path("a"), Path("a")),
-        (None, None),
     ],
 )
 def test_text_is_a_path_or_a_url(text, expected):
     assert location(text) == expected
+
+
+def test_what_a_broken_file_may_hold_is_no_path():
+    with pytest.raises(TypeError, match="3 is no path"):
+        location(3)
 
 
 def test_a_url_is_taken_apart_and_put_together_as_a_path_is():
