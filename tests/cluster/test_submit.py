@@ -191,12 +191,13 @@ class Relay:
 
 
 @pytest.fixture(scope="module")
-def trained(cluster, start, command) -> tuple[Ended, Path]:
+def trained(cluster, start, command) -> tuple[Ended, Path, str | None]:
     """A job that trains; the connection is cut when it says so, and mended a moment later."""
     relay = Relay(cluster.port)
     run = cluster.folder / "shared/run"
     run.parent.mkdir()
     arguments = ["submit", "--name", "trains", "--environment", "any", "--env", "SECRET=verysecretvalue"]
+    commit = commit_name()
     process = start(*arguments, "--", *command(run, 400), address=f"http://127.0.0.1:{relay.port}")
     lines = []
     for line in process.stdout:
@@ -206,11 +207,11 @@ def trained(cluster, start, command) -> tuple[Ended, Path]:
             time.sleep(3)
             relay.mend()
     err = process.stderr.read()
-    return Ended(process.wait(timeout=SECONDS), "".join(lines), err), run
+    return Ended(process.wait(timeout=SECONDS), "".join(lines), err), run, commit
 
 
 def test_a_job_trains_on_the_cluster(trained):
-    ended, run = trained
+    ended, run, _ = trained
     assert ended.code == 0, ended
     assert "trains: succeeded after" in ended.err
     assert json.loads((run / "finished.json").read_text()) is not None
@@ -218,15 +219,15 @@ def test_a_job_trains_on_the_cluster(trained):
 
 
 def test_the_run_knows_the_commit_and_the_command_though_git_did_not_travel(trained):
-    run = json.loads((trained[1] / "run.json").read_text())
-    name = commit_name()
-    assert run["git"]["commit"] + ("-dirty" if run["git"]["dirty"] else "") == name
+    _, folder, commit = trained
+    run = json.loads((folder / "run.json").read_text())
+    assert run["git"]["commit"] + ("-dirty" if run["git"]["dirty"] else "") == commit
     assert run["command"][:3] == ["rl-rec", "train", "hac"]
     assert run["versions"]["rl-rec"] is not None
 
 
 def test_the_log_goes_on_where_the_lost_connection_left_it(trained, rl_rec):
-    ended, _ = trained
+    ended, *_ = trained
     assert "lost the connection" in ended.err
     assert ended.out == rl_rec("jobs", "logs", "trains").out
 
