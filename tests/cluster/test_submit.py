@@ -81,25 +81,42 @@ def cluster() -> Iterator[Cluster]:
     options += ["--min-worker-port", "0", "--max-worker-port", "0", "--temp-dir", str(folder / "ray")]
     command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", *options]
     log = folder / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=output, start_new_session=True, env=environment, cwd=folder
-        )
     try:
-        end = time.monotonic() + SECONDS
-        while "Ray runtime started" not in log.read_text():
-            assert process.poll() is None and time.monotonic() < end, log.read_text()
-            time.sleep(0.2)
-        yield Cluster(f"http://127.0.0.1:{port}", port, token, folder)
+        process = head(command, log, environment, folder)
+        try:
+            yield Cluster(f"http://127.0.0.1:{port}", port, token, folder)
+        finally:
+            end(process)
     finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=60)
-        for pid in in_session(process.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.wait()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def head(command: list[str], log: Path, environment: dict[str, str], folder: Path) -> "subprocess.Popen[bytes]":
+    """Start Ray, again where a busy machine exceeds the 30 s that Ray gives itself."""
+    for _ in range(5):
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                command, stdout=output, stderr=output, start_new_session=True, env=environment, cwd=folder
+            )
+        while process.poll() is None:
+            if "Ray runtime started" in log.read_text():
+                return process
+            time.sleep(0.2)
+        end(process)
+        if "timed out during startup" not in log.read_text():
+            break
+    pytest.fail(log.read_text())
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """End Ray and whatever of its session is left."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=60)
+    for pid in in_session(process.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
 
 
 class Ended(NamedTuple):
@@ -191,12 +208,13 @@ class Relay:
 
 
 @pytest.fixture(scope="module")
-def trained(cluster, start, command) -> tuple[Ended, Path]:
+def trained(cluster, start, command) -> tuple[Ended, Path, str | None]:
     """A job that trains; the connection is cut when it says so, and mended a moment later."""
     relay = Relay(cluster.port)
     run = cluster.folder / "shared/run"
     run.parent.mkdir()
     arguments = ["submit", "--name", "trains", "--environment", "any", "--env", "SECRET=verysecretvalue"]
+    commit = commit_name()
     process = start(*arguments, "--", *command(run, 400), address=f"http://127.0.0.1:{relay.port}")
     lines = []
     for line in process.stdout:
@@ -206,11 +224,11 @@ def trained(cluster, start, command) -> tuple[Ended, Path]:
             time.sleep(3)
             relay.mend()
     err = process.stderr.read()
-    return Ended(process.wait(timeout=SECONDS), "".join(lines), err), run
+    return Ended(process.wait(timeout=SECONDS), "".join(lines), err), run, commit
 
 
 def test_a_job_trains_on_the_cluster(trained):
-    ended, run = trained
+    ended, run, _ = trained
     assert ended.code == 0, ended
     assert "trains: succeeded after" in ended.err
     assert json.loads((run / "finished.json").read_text()) is not None
@@ -218,15 +236,15 @@ def test_a_job_trains_on_the_cluster(trained):
 
 
 def test_the_run_knows_the_commit_and_the_command_though_git_did_not_travel(trained):
-    run = json.loads((trained[1] / "run.json").read_text())
-    name = commit_name()
-    assert run["git"]["commit"] + ("-dirty" if run["git"]["dirty"] else "") == name
+    _, folder, commit = trained
+    run = json.loads((folder / "run.json").read_text())
+    assert run["git"]["commit"] + ("-dirty" if run["git"]["dirty"] else "") == commit
     assert run["command"][:3] == ["rl-rec", "train", "hac"]
     assert run["versions"]["rl-rec"] is not None
 
 
 def test_the_log_goes_on_where_the_lost_connection_left_it(trained, rl_rec):
-    ended, _ = trained
+    ended, *_ = trained
     assert "lost the connection" in ended.err
     assert ended.out == rl_rec("jobs", "logs", "trains").out
 
