@@ -35,7 +35,7 @@ def urls(arguments: list[str]) -> list[str]:
 
 
 def test_a_run_goes_on_elsewhere_from_what_lies_behind_its_url(
-    ray_session, machine, command, tmp_path, capsys, monkeypatch
+    ray_session, machine, command, tmp_path, capsys, caplog, monkeypatch
 ):
     bucket = tmp_path / "bucket"
     run = bucket / "run"
@@ -45,6 +45,8 @@ def test_a_run_goes_on_elsewhere_from_what_lies_behind_its_url(
         self: Any, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
     ) -> None:
         seen.append(result["training_iteration"])
+        if len(seen) == 1:  # the next checkpoint cannot be stored: a file is in its place
+            (run / "trial" / "checkpoint_000001").write_text("in the way")
         if len(seen) == 4:
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -53,6 +55,7 @@ def test_a_run_goes_on_elsewhere_from_what_lies_behind_its_url(
         assert main(urls(command(run, 1000))) != 0
     captured = capsys.readouterr()
     assert f"go on with: rl-rec train --resume file://{run}" in captured.err
+    assert "goes on at 300 user-steps without having stored its latest checkpoint" in caplog.text
     assert not (bucket / "run" / ".lock").exists()
     left = RunFolder(run)
     saved = next(left.whole_checkpoints()).name
