@@ -200,5 +200,5 @@ def test_requests_at_once_by_mode():
     assert rollout("rollout.runners=1").requests == 1
     assert rollout("rollout.runners=1", "rollout.mode=async").requests == 2
     assert rollout("rollout.runners=1", "rollout.in_flight=3").requests == 3
-    with pytest.raises(UserError, match="rollout.in_flight needs rollout.runners >= 1"):
+    with pytest.raises(UserError, match=r"rollout\.in_flight needs rollout\.runners >= 1"):
         rollout("rollout.in_flight=2")
