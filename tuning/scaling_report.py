@@ -187,19 +187,21 @@ def _draw_curve(axes: Axes, result: Mapping[str, Any]) -> None:
 
 def render(result: Mapping[str, Any]) -> RenderableType:
     """The tables that a person sees."""
-    measured = Table(title="measured", title_justify="left", box=None, pad_edge=False)
-    columns = (
-        "runners|mode|learners|user-steps/s|spread|speed-up|efficiency|per busiest CPU-s|updates/s|ratio|"
-        "latency ms|in runner ms|weights ms|stale|wait|replay|update|sync|rest|learner idle"
+    measured = _table(
+        "measured",
+        *("runners", "mode", "learners", "user-steps/s", "spread", "speed-up", "efficiency"),
+        *("per busiest CPU-s", "updates/s", "ratio", "stale"),
     )
-    for name in columns.split("|"):
-        measured.add_column(name, justify="right")
-    checked = Table(title="predicted beside measured", title_justify="left", box=None, pad_edge=False)
-    for name in (
+    spent = _table(
+        "latencies, and shares of the driver's time",
+        *("runners", "mode", "learners", "latency ms", "in runner ms", "weights ms"),
+        *("wait", "replay", "update", "sync", "rest", "learner idle"),
+    )
+    checked = _table(
+        "predicted beside measured",
         *("runners", "mode", "learners", "measured", "predicted", "error"),
         *("measured per busiest CPU-s", "predicted", "error", "bottleneck"),
-    ):
-        checked.add_column(name, justify="right")
+    )
     for row in result["points"]:
         who = (str(row["runners"]), row["mode"] if row["runners"] else "local", str(row["learners"]))
         spread = None if row["slowest"] is None else f"{row['slowest']:,.0f}–{row['fastest']:,.0f}"
@@ -212,8 +214,11 @@ def render(result: Mapping[str, Any]) -> RenderableType:
             _number(row["per_busiest_cpu_s"], ",.0f"),
             _number(row["updates_per_s"], ".1f"),
             _number(row["replay_ratio"], ".3g"),
-            *(_milliseconds(row[name]) for name in ("sample_latency_s", "sample_s", "weights_latency_s")),
             _number(row["staleness_updates"], ".1f"),
+        )
+        spent.add_row(
+            *who,
+            *(_milliseconds(row[name]) for name in ("sample_latency_s", "sample_s", "weights_latency_s")),
             *(
                 _number(row[name], ".0%")
                 for name in ("rollout_s", "replay_s", "update_s", "sync_s", "rest", "learner_idle")
@@ -230,11 +235,10 @@ def render(result: Mapping[str, Any]) -> RenderableType:
             row["bottleneck"],
         )
     gigabits = result["bandwidth_bytes_per_s"] * 8 / 1e9
-    curves = Table(
-        title=f"predicted, a core for every process, {gigabits:g} Gbit/s", title_justify="left", box=None
+    curves = _table(
+        f"predicted, a core for every process, {gigabits:g} Gbit/s",
+        *("runners", "mode", "learners", "user-steps/s", "speed-up", "bottleneck"),
     )
-    for name in ("runners", "mode", "learners", "user-steps/s", "speed-up", "bottleneck"):
-        curves.add_column(name, justify="right")
     for row in result["curve"]:
         curves.add_row(
             str(row["runners"]),
@@ -257,7 +261,14 @@ def render(result: Mapping[str, Any]) -> RenderableType:
         for found in result["knees"]
     ]
     skipped = [Text(f"left out {entry['point']}: {entry['why']}") for entry in result.get("skipped", [])]
-    return Group(measured, Text(), checked, Text(), curves, Text(), *knees, *skipped)
+    return Group(measured, Text(), spent, Text(), checked, Text(), curves, Text(), *knees, *skipped)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
 
 
 def _number(value: float | None, form: str) -> str:

@@ -9,6 +9,7 @@ import torch
 from ray.exceptions import RayError
 
 import rl_rec.fragments as fragments_module
+from envs.errors import UserError
 from rl_rec import metrics as names
 from rl_rec.env_runner import SENT_AT, WEIGHTS_UPDATES, Columns
 from rl_rec.fragments import Fragments
@@ -235,3 +236,14 @@ def test_what_is_kept_for_a_checkpoint_is_taken_first(make):
     other.ask(40, calm)
     assert other.outstanding == 40 + 24  # to the end of the stride
     assert [set(batch.columns["user"]) for batch in other.take(0)] == [{1}, {2}]
+
+
+def test_requests_at_once_by_mode():
+    def rollout(*overrides):
+        return TrainSettings[HACSettings].from_mapping({"agent": {}}).with_overrides(overrides).rollout
+
+    assert rollout("rollout.runners=1").requests == 1
+    assert rollout("rollout.runners=1", "rollout.mode=async").requests == 2
+    assert rollout("rollout.runners=1", "rollout.in_flight=3").requests == 3
+    with pytest.raises(UserError, match=r"rollout\.in_flight needs rollout\.runners >= 1"):
+        rollout("rollout.in_flight=2")
