@@ -35,11 +35,14 @@ RAY = r"""#!/bin/bash
 echo "ray $*" >> "$LOG"
 case $1 in
     start) [ -z "$BROKEN" ] || { echo "no port"; exit 1; }; exec sleep 600 ;;
-    health-check) [ -z "$BROKEN" ] && grep -q "ray start --head" "$LOG" ;;
+    health-check) [ -z "$BROKEN" ] && grep -q "^ray start --head" "$LOG" ;;
 esac
 """
 PYTHON = r"""#!/bin/bash
-if [ "$1" = -c ]; then echo 127.0.0.1 6001 6002 6003; else cat > /dev/null; echo "2 nodes"; fi
+if [ "$1" = -c ]; then echo 127.0.0.1 6001 6002 6003; exit; fi
+cat > /dev/null
+until [ "$(grep -c "^ray start" "$LOG")" = 2 ]; do sleep 0.05; done
+echo "2 nodes"
 """
 COMMAND = r"""#!/bin/bash
 echo "rl-rec $*" >> "$LOG"
