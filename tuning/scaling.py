@@ -1,5 +1,6 @@
 """How training's throughput grows with env runners and learners: one measured block of training per point."""
 
+import math
 import os
 import platform
 import statistics
@@ -149,7 +150,7 @@ def _measure(
     cpu = {name: after - cpu_before[name] for name, after in cpu_after.items()}
     due = settings.replay.updates_due(algorithm.collected)
     held = algorithm.updates == due
-    parts = {name: sum(result.get(name, 0.0) for result in results) for name in _PARTS}
+    parts = {name: sum(_reported(results, name)) for name in _PARTS}
     rest = took - sum(parts.values())
     busiest = max(cpu.values())
     row_bytes = sum(column[0].nbytes for column in algorithm.replay.columns.values())
@@ -320,8 +321,14 @@ def _bytes(tree: Any) -> int:
 
 
 def _mean(results: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    values = [float(result[name]) for result in results if name in result]
+    values = _reported(results, name)
     return statistics.fmean(values) if values else None
+
+
+def _reported(results: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    """A figure of every iteration that had it; RLlib reports NaN for the others."""
+    values = [float(result[name]) for result in results if name in result]
+    return [value for value in values if math.isfinite(value)]
 
 
 def _plain(name: str) -> str:
