@@ -40,6 +40,7 @@ from tuning.termination import SaveWhenTold
 
 _LOCK = ".lock"
 _log = logging.getLogger(__name__)
+_START = "start"
 
 
 class TrainingFailedError(UserError):
@@ -198,9 +199,10 @@ def only_one(out: Path) -> Iterator[None]:
 
 def _go_on(run: RunFolder, progress: Progress) -> RunFolder:
     if not _mend(run):
-        for left in (run.path / TRIAL, *run.path.glob("experiment_state-*.json"), run.path / "tuner.pkl"):
-            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
-        return _start(run, progress)
+        start = _set_aside(run)
+        for left in (*run.path.glob("experiment_state-*.json"), run.path / "tuner.pkl"):
+            left.unlink(missing_ok=True)
+        return _start(run, progress, start=start)
     trainable = run.agent.rllib_config().algo_class
     assert trainable is not None
 
@@ -225,7 +227,10 @@ def _mend(run: RunFolder) -> bool:
     whole = next(run.whole_checkpoints(), None)
     if whole is None or not any(run.path.glob("experiment_state-*.json")):
         return False
-    trials = ExperimentAnalysis(str(run.path)).trials
+    try:
+        trials = ExperimentAnalysis(str(run.path)).trials
+    except Exception:  # of many kinds: a full disk tore Tune's notes
+        return False
     if not trials or trials[0].checkpoint is None:
         return False
     noted = run.path / TRIAL / Path(trials[0].checkpoint.path).name
@@ -241,6 +246,22 @@ def _mend(run: RunFolder) -> bool:
     return True
 
 
+def _set_aside(run: RunFolder) -> Path | None:
+    """What to begin anew from where Tune's notes are of no use: the newest whole checkpoint, if there is one.
+
+    Tune numbers the checkpoints of a new start from 0, and would write into those that are there.
+    """
+    start, whole = run.trial / _START, next(run.whole_checkpoints(), None)
+    if whole is None:
+        shutil.rmtree(run.trial, ignore_errors=True)
+        return None
+    shutil.rmtree(start, ignore_errors=True)
+    whole.rename(start)
+    for left in run.checkpoints():
+        shutil.rmtree(left)
+    return start
+
+
 def _rllib_config(agent: Agent, simulator: Location, settings: TrainSettings[Any]) -> Any:
     config = agent.rllib_config().recommender(str(simulator), settings)
     try:
@@ -250,7 +271,9 @@ def _rllib_config(agent: Agent, simulator: Location, settings: TrainSettings[Any
     return config
 
 
-def _start(run: RunFolder, progress: Progress, trackers: Sequence[Callback] = ()) -> RunFolder:
+def _start(
+    run: RunFolder, progress: Progress, trackers: Sequence[Callback] = (), start: Path | None = None
+) -> RunFolder:
     settings = run.settings
     with quiet():
         config = _rllib_config(run.agent, run.simulator, settings)
@@ -272,6 +295,7 @@ def _start(run: RunFolder, progress: Progress, trackers: Sequence[Callback] = ()
                 callbacks=[_ReportProgress(), TellUnsaved(), SaveWhenTold(), Failures(), *trackers],
                 verbose=0,
             ),
+            _tuner_kwargs={} if start is None else {"restore": str(start)},
         )
 
     return _run(begun, run, progress)

@@ -77,7 +77,12 @@ def _resume(box: Sandbox, run: Path, further: int = 1000, trial: str = TRIAL) ->
     """Go on for ``further`` user-steps; the seconds to the first report, where it began, and the command."""
     known = len(box.lines(trial))
     began, command = time.monotonic(), box.resume(run)
-    lines = wait_for(lambda: box.lines(trial)[known:], "a report after --resume")
+
+    def goes_on() -> list[dict[str, Any]]:
+        check(command.process.poll() is None, f"--resume ended: {command.said[-2:]}")
+        return box.lines(trial)[known:]
+
+    lines = wait_for(goes_on, "a report after --resume", 180)
     recovery_s = time.monotonic() - began
     start = user_steps(lines[0]) - REPORT_EVERY
     wait_for(lambda: box.reported(trial) >= start + further, "more reports after --resume")

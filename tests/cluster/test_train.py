@@ -198,6 +198,22 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(ray_session, comma
     assert len(list(RunFolder(run).whole_checkpoints())) == len(RunFolder(run).checkpoints()) == 1
 
 
+def test_tunes_notes_may_be_torn_too(ray_session, straight, tmp_path):
+    """As by a full disk: the newest whole checkpoint is enough, and the results so far stay."""
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    (run / "finished.json").unlink()
+    described = json.loads((run / "run.json").read_text())
+    described["config"]["settings"]["steps"] = STEPS + 200
+    (run / "run.json").write_text(json.dumps(described))
+    (state,) = run.glob("experiment_state-*.json")
+    state.write_bytes(state.read_bytes()[:1000])
+    assert main(["train", "--resume", str(run)]) == 0
+    results = RunFolder(run).results()
+    assert [result["training_iteration"] for result in results] == list(range(1, (STEPS + 200) // 100 + 1))
+    assert results[-1]["iterations_since_restore"] == 2
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_in_one_line(ray_session, command, tmp_path, capsys):
     run = tmp_path / "run"
     assert main(command(run, 1000, "agent.critic_lr=1e30", "replay.learning_starts=150")) == 2
