@@ -120,6 +120,12 @@ def read_results(trial: Path) -> list[dict[str, Any]]:
     return [by_iteration[iteration] for iteration in sorted(by_iteration)]
 
 
+def whole_lines(path: Path) -> bytes:
+    """What a file holds up to its last whole line: what is appended to a torn one would be lost with it."""
+    content = path.read_bytes() if path.exists() else b""
+    return content[: content.rfind(b"\n") + 1]
+
+
 def parse_results(content: bytes) -> Iterator[dict[str, Any]]:
     """Every whole report of a results file, in the order of its lines."""
     for line in content.splitlines():

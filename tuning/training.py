@@ -33,7 +33,7 @@ from envs.world_folder import FittedWorld
 from rl_rec import metrics as names
 from rl_rec.agents import Agent
 from rl_rec.provenance import describe_run, write_run
-from rl_rec.run_folder import TRIAL, RunFolder
+from rl_rec.run_folder import RESULTS, TRIAL, RunFolder, whole_lines
 from rl_rec.train_settings import TrainSettings
 from tuning.retries import RETRIES, UNREADABLE, Failures
 from tuning.termination import SaveWhenTold
@@ -198,6 +198,8 @@ def only_one(out: Path) -> Iterator[None]:
 
 
 def _go_on(run: RunFolder, progress: Progress) -> RunFolder:
+    if (results := run.trial / RESULTS).exists():
+        results.write_bytes(whole_lines(results))  # Tune appends
     if not _mend(run):
         start = _set_aside(run)
         for left in (*run.path.glob("experiment_state-*.json"), run.path / "tuner.pkl"):

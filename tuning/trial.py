@@ -24,7 +24,7 @@ from rl_rec.checkpoint import verify
 from rl_rec.json_values import json_value
 from rl_rec.metrics import EVALUATION
 from rl_rec.provenance import RUN_FILE, describe_run
-from rl_rec.run_folder import EARLIER, RESULTS, checkpoints
+from rl_rec.run_folder import EARLIER, RESULTS, checkpoints, whole_lines
 from rl_rec.train_settings import TrainSettings
 from rl_rec.unsaved import GoesOnUnsaved
 
@@ -181,7 +181,7 @@ def prepare(trial: Path) -> None:
     results = trial / RESULTS
     if whole is not None and results.exists():  # Tune would begin the file anew
         with (trial / EARLIER).open("ab") as earlier:
-            earlier.write(results.read_bytes())
+            earlier.write(whole_lines(results))
         results.unlink()
     if whole is not None and whole != start:
         shutil.rmtree(start, ignore_errors=True)

@@ -166,7 +166,8 @@ def test_results_before_an_interruption_are_kept(tmp_path: Path):
     for part, steps in enumerate(((1, 2), (3,), (4, 5))):
         checkpoint(trial / "checkpoint_000000", 100 * (part + 1))
         lines = [json.dumps({"training_iteration": step, "part": part}) for step in steps]
-        (trial / "result.json").write_text("\n".join(lines) + "\n")
+        torn = '{"training_iter' if part < 2 else ""  # a killed process left it half-written
+        (trial / "result.json").write_text("\n".join(lines) + "\n" + torn)
         if part < 2:
             prepare(trial)
     tidy(trial)
