@@ -9,9 +9,9 @@ import click
 from rich.console import RenderableType
 from rich.text import Text
 
-from cluster.description import ClusterSettings
-from cluster.render import TARGETS, Rendered
-from cluster.render import render as render_files
+from cluster.manifests.description import ClusterSettings
+from cluster.manifests.render import TARGETS, Rendered
+from cluster.manifests.render import render as render_files
 from envs.errors import UserError
 from rl_rec.cli.options import json_option, overwrite_option, set_option
 from rl_rec.cli.output import emit

@@ -13,7 +13,7 @@ from rl_rec.cli.options import json_option
 from rl_rec.cli.output import console, emit
 
 if TYPE_CHECKING:
-    from cluster.job_client import Jobs
+    from cluster.jobs.client import Jobs
 
 _COMMAND_WIDTH = 70
 
@@ -101,14 +101,14 @@ def submit(
     `rl-rec jobs logs ID --follow`, stop it with `rl-rec jobs stop ID`. A lost connection is made again. Exit
     codes: the command's own, 1 for a job that failed without one, 130 for one that was stopped.
     """
-    from cluster.job_command import check_command
+    from cluster.jobs.command import check_command
     from rl_rec.cli.main import cli
 
     for warning in check_command(cli, command, cwd is not None):
         console.print(f"[yellow]{warning}[/yellow]", soft_wrap=True)
 
-    from cluster import submission
-    from cluster.job_client import Jobs
+    from cluster.jobs import submission
+    from cluster.jobs.client import Jobs
 
     job = submission.Submission(
         command=command,
@@ -142,7 +142,7 @@ def jobs() -> None:
 @json_option
 def list_jobs(address: str | None, as_json: bool) -> None:
     """List all jobs, the newest first."""
-    from cluster.job_client import describe
+    from cluster.jobs.client import describe
 
     found = _connect(address).list()
     emit({"jobs": [describe(job) for job in found]}, as_json, _table)
@@ -154,7 +154,7 @@ def list_jobs(address: str | None, as_json: bool) -> None:
 @json_option
 def show(job: str, address: str | None, as_json: bool) -> None:
     """Show one job: its command, status, exit code and times, and the names of its variables."""
-    from cluster.job_client import describe
+    from cluster.jobs.client import describe
 
     found = describe(_connect(address).show(job))
     emit(found, as_json, lambda result: _entries(result))
@@ -186,7 +186,7 @@ def logs(job: str, address: str | None, follow: bool, as_json: bool) -> None:
 @click.option("--wait", is_flag=True, help="Return when it has ended.")
 @json_option
 def stop(job: str, address: str | None, wait: bool, as_json: bool) -> None:
-    """Stop a job as Ctrl-C would; what has not ended after 30 s is killed."""
+    """Stop a job: running trials save first. What has not ended after 35 s is killed."""
     connected = _connect(address)
     stopped = connected.stop(job, wait)
     status = connected.show(job).status.value
@@ -199,14 +199,14 @@ def stop(job: str, address: str | None, wait: bool, as_json: bool) -> None:
 
 
 def _connect(address: str | None) -> "Jobs":
-    from cluster.job_client import Jobs
+    from cluster.jobs.client import Jobs
 
     return Jobs(address)
 
 
 def _follow(connected: "Jobs", job: str, as_json: bool) -> None:
     """Pass on the log until the job ends, and exit with its code."""
-    from cluster.job_client import LostConnection, describe, exit_code
+    from cluster.jobs.client import LostConnection, describe, exit_code
 
     try:
         ended = connected.follow(job, _write, _say)
@@ -233,7 +233,7 @@ def _detached(connected: "Jobs", job: str, as_json: bool) -> None:
 
 
 def _hint(connected: "Jobs", job: str) -> str:
-    from cluster.job_client import follow_hint
+    from cluster.jobs.client import follow_hint
 
     return follow_hint(job, connected.address)
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from cluster.description import ClusterSettings
-from cluster.render import TARGETS, render
+from cluster.manifests.description import ClusterSettings
+from cluster.manifests.render import TARGETS, render
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEP = ["sweep", "planning", "--simulator", "/mnt/rl-rec/sim", "--out", "/mnt/rl-rec/planning"]

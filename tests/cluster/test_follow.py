@@ -8,8 +8,8 @@ import aiohttp
 import pytest
 from ray.job_submission import JobDetails
 
-from cluster import job_client
-from cluster.job_client import LostConnection, _Follower
+from cluster.jobs import client as job_client
+from cluster.jobs.client import LostConnection, _Follower
 
 LOG = "one\ntwo\nthree\nfour\n"
 SILENT = "silent"

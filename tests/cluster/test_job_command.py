@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import click
 import pytest
 
-from cluster.job_client import dashboard_address, describe, exit_code, redact
-from cluster.job_command import check_command
+from cluster.jobs.client import dashboard_address, describe, exit_code, redact
+from cluster.jobs.command import check_command
 from envs.errors import UserError
 from rl_rec.cli.main import cli
 from rl_rec.cli.options import Folder

@@ -8,9 +8,9 @@ from zipfile import ZipFile
 
 import pytest
 
-from cluster import job_package
-from cluster.job_main import differences
-from cluster.submission import Submission, entrypoint, read_variables, runtime_environment
+from cluster.jobs import package as job_package
+from cluster.jobs.main import differences
+from cluster.jobs.submission import Submission, entrypoint, read_variables, runtime_environment
 from envs.errors import UserError
 
 SETUP = """
@@ -152,8 +152,8 @@ def test_an_installation_ships_itself_and_locks_its_own_versions(scratch, tmp_pa
 
 
 def test_the_job_says_in_what_its_environment_differs(monkeypatch):
-    monkeypatch.setattr("cluster.job_main.requires", lambda _: ["torch>=2", "Click>=8", "nobody-has-this"])
-    monkeypatch.setattr("cluster.job_main.platform.python_version_tuple", lambda: ("3", "11", "4"))
+    monkeypatch.setattr("cluster.jobs.main.requires", lambda _: ["torch>=2", "Click>=8", "nobody-has-this"])
+    monkeypatch.setattr("cluster.jobs.main.platform.python_version_tuple", lambda: ("3", "11", "4"))
     installed = {"torch": "2.13.0+cpu", "click": "8.2.0", "rich": "14.0"}
 
     def found(name: str) -> str:
@@ -163,7 +163,7 @@ def test_the_job_says_in_what_its_environment_differs(monkeypatch):
             raise PackageNotFoundError(name)
         return installed[name]
 
-    monkeypatch.setattr("cluster.job_main.version", found)
+    monkeypatch.setattr("cluster.jobs.main.version", found)
     lock = "# a comment\ntorch==2.13.0\nclick==8.2.0\nmypy==1.0 ; python_version < '3'\npytest==9\n"
     assert differences("3.11", lock) == ([], [])
     assert differences("3.11", lock + "nobody_has_this==3\n") == (["nobody-has-this is missing (lock 3)"], [])
@@ -175,7 +175,7 @@ def test_the_job_says_in_what_its_environment_differs(monkeypatch):
 def test_the_entrypoint_is_the_command_and_reserves_nothing():
     job = Submission(["train", "hac", "--out", "/a b/$HOME"], cwd="/mnt/x")
     line = entrypoint(job)
-    assert line.startswith("exec python -m cluster.job_main --python 3.")
+    assert line.startswith("exec python -m cluster.jobs.main --python 3.")
     assert line.endswith("--environment image --cwd /mnt/x -- train hac --out '/a b/$HOME'")
 
 
@@ -189,7 +189,7 @@ def test_the_environment_holds_the_callers_variables_over_ours(checkout, scratch
         "PASSIVE",
         "v",
     )
-    assert variables["RAY_JOB_STOP_SIGNAL"] == "SIGINT"
+    assert variables["RAY_JOB_STOP_SIGNAL"] == "SIGTERM"
     assert set(environment) == {"working_dir", "env_vars"}
 
 

@@ -12,10 +12,10 @@ import yaml
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cluster.description import ClusterSettings
-from cluster.render import TARGETS, render
+from cluster.manifests.description import ClusterSettings
+from cluster.manifests.render import TARGETS, render
+from cluster.manifests.resumable import resumable
 from cluster.render_cli import cluster as verb
-from cluster.resumable import resumable
 from envs.errors import UserError
 from rl_rec.agents import find_agent
 from rl_rec.resources import Processes, left_over

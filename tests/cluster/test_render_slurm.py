@@ -144,8 +144,11 @@ def finished(cluster: Cluster, process: subprocess.Popen[str], timeout: float = 
     """Everything that it printed, once it has ended and nothing of it is left."""
     text, _ = process.communicate(timeout=timeout)
     assert not list((cluster.folder / "state").iterdir())  # the token went with it
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+    deadline = time.monotonic() + 30
+    with pytest.raises(ProcessLookupError):  # Ray's processes take a moment to go
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
     return text
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from cluster.manifest_checks import (
+from cluster.manifests.checks import (
     check_bash,
     check_docker,
     check_kubernetes,

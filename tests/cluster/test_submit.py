@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from cluster.job_client import Jobs
-from cluster.submission import Submission, submit
+from cluster.jobs.client import Jobs
+from cluster.jobs.submission import Submission, submit
 from envs.errors import UserError
 from rl_rec.provenance import commit_name
 
@@ -307,7 +307,7 @@ def jobs(cluster, monkeypatch) -> Jobs:
     headers = {"Authorization": f"Bearer {cluster.token}"}
     ray_client = "ray.dashboard.modules.dashboard_sdk"
     monkeypatch.setattr(f"{ray_client}.get_auth_headers_if_auth_enabled", lambda _: headers)
-    monkeypatch.setattr("cluster.job_client._use_token", lambda: None)
+    monkeypatch.setattr("cluster.jobs.client._use_token", lambda: None)
     return Jobs(cluster.address)
 
 

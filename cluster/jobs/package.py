@@ -28,7 +28,7 @@ Files = dict[str, Path]
 
 def checkout() -> Path | None:
     """The project checkout that this code runs from; None where it was installed."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parent.parent.parent
     return root if (root / "setup.cfg").is_file() else None
 
 

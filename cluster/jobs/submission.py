@@ -15,16 +15,16 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from cluster import job_package
-from cluster.job_client import COMMAND_KEY, Jobs
+from cluster.jobs import package
+from cluster.jobs.client import COMMAND_KEY, Jobs
 from cluster.ray_session import WORKER_ENVIRONMENT
 from envs.errors import UserError
 from rl_rec.provenance import COMMIT_VARIABLE, commit_name
 
 _STOPPING: Mapping[str, str] = {
-    # As Ctrl-C does: the run says how to go on with it, and has the time to.
-    "RAY_JOB_STOP_SIGNAL": "SIGINT",
-    "RAY_JOB_STOP_WAIT_TIME_S": "30",
+    # Running trials save, and the command says how to go on: that may take 30 s.
+    "RAY_JOB_STOP_SIGNAL": "SIGTERM",
+    "RAY_JOB_STOP_WAIT_TIME_S": "35",
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -42,7 +42,7 @@ class Submission:
             there, ``any`` takes what there is.
         variables: of the job's environment, by name.
         cwd: folder on the cluster in which the command runs.
-        wheel: what to ship instead of the running code; see ``job_package.collect``.
+        wheel: what to ship instead of the running code; see ``package.collect``.
         size_limit_mib: of the package.
         entrypoint_cpus: CPUs that the command itself reserves; trials reserve their own.
     """
@@ -78,7 +78,7 @@ def submit(jobs: Jobs, job: Submission) -> tuple[str, int]:
         scratch, folder = Path(temporary) / "made", Path(temporary) / "package"
         scratch.mkdir()
         folder.mkdir()
-        size = job_package.write(job_package.collect(scratch, job.wheel), folder, job.size_limit_mib)
+        size = package.write(package.collect(scratch, job.wheel), folder, job.size_limit_mib)
         jobs.submit(
             secrets=job.variables.values(),
             submission_id=name,
@@ -95,7 +95,7 @@ def entrypoint(job: Submission) -> str:
     python = ".".join(platform.python_version_tuple()[:2])
     options = ["--python", python, "--environment", job.environment, *(["--cwd", job.cwd] if job.cwd else [])]
     # exec: no shell between Ray and the command, whose exit code and signals are then its own.
-    return "exec " + shlex.join(["python", "-m", "cluster.job_main", *options, "--", *job.command])
+    return "exec " + shlex.join(["python", "-m", "cluster.jobs.main", *options, "--", *job.command])
 
 
 def runtime_environment(job: Submission, folder: Path) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def runtime_environment(job: Submission, folder: Path) -> dict[str, Any]:
             # What the code requires, at the locked versions; the lock holds development tools as well.
             "packages": [
                 *(str(each) for each in needed if each.marker is None),
-                f"-c {_PACKAGE_FOLDER}/{job_package.LOCK}",
+                f"-c {_PACKAGE_FOLDER}/{package.LOCK}",
             ],
             "pip_check": False,
         }

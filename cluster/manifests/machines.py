@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from cluster.description import MachineSettings
+from cluster.manifests.description import MachineSettings
 from envs.errors import UserError
 
 

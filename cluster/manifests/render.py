@@ -11,11 +11,11 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cluster import manifest_checks
-from cluster.description import ClusterSettings, ray_version
-from cluster.job_command import check_command
-from cluster.machines import AWS, GCP, machine_type
-from cluster.resumable import resumable
+from cluster.jobs.command import check_command
+from cluster.manifests import checks
+from cluster.manifests.description import ClusterSettings, ray_version
+from cluster.manifests.machines import AWS, GCP, machine_type
+from cluster.manifests.resumable import resumable
 from envs.errors import UserError
 
 PACKAGES = ("envs", "rl_rec", "tuning", "cluster")
@@ -91,7 +91,7 @@ def render(target: str, settings: ClusterSettings, command: Sequence[str] = ()) 
         **chosen.context(settings, command),
     }
     environment = Environment(
-        loader=PackageLoader("cluster"),
+        loader=PackageLoader("cluster.manifests"),
         undefined=StrictUndefined,
         comment_start_string="{##",  # bash counts with ${#name[@]}
         comment_end_string="##}",
@@ -222,21 +222,21 @@ TARGETS: Mapping[str, Target] = {
     "aws": Target(
         "A cluster on Amazon EC2, for `ray up`.",
         {"cluster.yaml": "aws.yaml.j2"},
-        manifest_checks.check_ray_up,
+        checks.check_ray_up,
         _RAY_UP,
         _aws,
     ),
     "gcp": Target(
         "A cluster on Google Compute Engine, for `ray up`.",
         {"cluster.yaml": "gcp.yaml.j2"},
-        manifest_checks.check_ray_up,
+        checks.check_ray_up,
         _RAY_UP,
         _gcp,
     ),
     "kuberay": Target(
         "A cluster on Kubernetes that stays, for the KubeRay operator.",
         {"volume.yaml": "volume.yaml.j2", "cluster.yaml": "kuberay.yaml.j2"},
-        manifest_checks.check_kubernetes,
+        checks.check_kubernetes,
         (
             "kubectl apply --dry-run=server -f FOLDER",
             "kubectl apply -f FOLDER/volume.yaml",
@@ -249,7 +249,7 @@ TARGETS: Mapping[str, Target] = {
     "kuberay-job": Target(
         "A job on Kubernetes with a cluster of its own, for the KubeRay operator.",
         {"volume.yaml": "volume.yaml.j2", "job.yaml": "kuberay-job.yaml.j2"},
-        manifest_checks.check_kubernetes,
+        checks.check_kubernetes,
         (
             "kubectl apply --dry-run=server -f FOLDER",
             "kubectl apply -f FOLDER/volume.yaml",
@@ -262,7 +262,7 @@ TARGETS: Mapping[str, Target] = {
     "slurm": Target(
         "A batch job with a cluster of its own, for Slurm.",
         {"rl-rec.sbatch": "slurm.sbatch.j2"},
-        manifest_checks.check_bash,
+        checks.check_bash,
         ("sbatch FOLDER/rl-rec.sbatch", "squeue --me"),
         _slurm,
         takes_command=True,
@@ -271,7 +271,7 @@ TARGETS: Mapping[str, Target] = {
     "docker": Target(
         "The image of every other target.",
         {"Dockerfile": "Dockerfile.j2", "Dockerfile.dockerignore": "dockerignore.j2"},
-        manifest_checks.check_docker,
+        checks.check_docker,
         ("docker build -f FOLDER/Dockerfile -t {image} .", "docker push {image}"),
     ),
 }

@@ -85,7 +85,9 @@ def _validator(kind: str) -> Any:
 
     definitions: dict[str, Mapping[str, Any]] = {}
     for name in ("kubernetes.json", "kuberay.json"):
-        definitions |= json.loads(files("cluster").joinpath("schemas", name).read_text())["definitions"]
+        definitions |= json.loads(files("cluster.manifests").joinpath("schemas", name).read_text())[
+            "definitions"
+        ]
     known = kind if kind in definitions else f"V1{kind}"
     return Draft7Validator({"$ref": f"#/definitions/{known}", "definitions": definitions})
 

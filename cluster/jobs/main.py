@@ -1,6 +1,6 @@
 """What a submitted job runs on the cluster: compare the environment, then the command itself.
 
-``python -m cluster.job_main --python 3.11 --environment image [--cwd DIR] -- train hac ...``
+``python -m cluster.jobs.main --python 3.11 --environment image [--cwd DIR] -- train hac ...``
 """
 
 import argparse
@@ -26,14 +26,14 @@ _FIX = {
 
 def main(arguments: Sequence[str]) -> int:
     """Run one job and return its exit code; 2 where the environment is not the client's."""
-    parser = argparse.ArgumentParser(prog="python -m cluster.job_main")
+    parser = argparse.ArgumentParser(prog="python -m cluster.jobs.main")
     parser.add_argument("--python", required=True, help="the client's, e.g. 3.11")
     parser.add_argument("--environment", required=True, choices=["image", "lock", "any"])
     parser.add_argument("--cwd", help="where to run the command")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args(arguments)
     if options.environment != "any":
-        package = Path(__file__).resolve().parent.parent
+        package = Path(__file__).resolve().parent.parent.parent
         found, minor = differences(options.python, (package / "requirements.lock").read_text())
         if found:
             fix = _FIX[options.environment]
