@@ -1,6 +1,7 @@
 """Training under Ray Tune: one run is a sweep of one trial."""
 
 import fcntl
+import json
 import logging
 import math
 import os
@@ -205,6 +206,7 @@ def _go_on(run: RunFolder, progress: Progress) -> RunFolder:
         for left in (*run.path.glob("experiment_state-*.json"), run.path / "tuner.pkl"):
             left.unlink(missing_ok=True)
         return _start(run, progress, start=start)
+    _forget_decisions(run)
     trainable = run.agent.rllib_config().algo_class
     assert trainable is not None
 
@@ -246,6 +248,19 @@ def _mend(run: RunFolder) -> bool:
         if checkpoint.name > noted.name:  # Tune would write into it, file by file
             shutil.rmtree(checkpoint)
     return True
+
+
+def _forget_decisions(run: RunFolder) -> None:
+    """Drop what Tune put off until a save was done, such as stopping a trial that had failed meanwhile.
+
+    Tune notes it, and would carry it out at the first save of the resumed run.
+    """
+    for notes in run.path.glob("experiment_state-*.json"):
+        state = json.loads(notes.read_text())
+        state["runner_data"] |= {"_cached_trial_decisions": {}, "_queued_trial_decisions": {}}
+        draft = notes.with_name(f".{notes.name}.partial")
+        draft.write_text(json.dumps(state))
+        draft.replace(notes)
 
 
 def _set_aside(run: RunFolder) -> Path | None:

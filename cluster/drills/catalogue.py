@@ -13,6 +13,7 @@ from typing import Any
 
 from cluster.drills.sandbox import (
     REPORT_EVERY,
+    SAVE_EVERY,
     Command,
     DrillFailedError,
     Sandbox,
@@ -55,14 +56,12 @@ class Drill:
     run: Callable[[Sandbox], Outcome]
 
 
-def _check_results(trial: Path, steps: int | None = None) -> None:
-    """No iteration is missing or counted twice, and every stride is whole."""
+def _check_results(trial: Path, steps: int | None = None, may_miss: int = 0) -> None:
+    """No iteration is missing (but ``may_miss``) or counted twice, and every stride is whole."""
     results = read_results(trial)
     iterations = [line["training_iteration"] for line in results]
-    check(
-        iterations == list(range(1, len(iterations) + 1)),
-        f"iterations are {iterations[:3]}...{iterations[-3:]}",
-    )
+    missing = sorted(set(range(1, iterations[-1] + 1)) - set(iterations))
+    check(len(missing) <= may_miss, f"of {iterations[-1]} iterations {missing} are missing")
     strides = [user_steps(line) - REPORT_EVERY * line["training_iteration"] for line in results]
     # Runners out of step bring more than a stride asks for; nothing is missing then either.
     check(
@@ -89,12 +88,12 @@ def _resume(box: Sandbox, run: Path, further: int = 1000, trial: str = TRIAL) ->
     return recovery_s, start, command
 
 
-def _end(box: Sandbox, command: Command, run: Path) -> None:
+def _end(box: Sandbox, command: Command, run: Path, may_miss: int = 0) -> None:
     """Tell a resumed run to end, and look at all that it left."""
     command.process.send_signal(signal.SIGTERM)
     command.check_end(143, 60, "error: terminated")
     box.check_no_orphans()
-    _check_results(run / TRIAL)
+    _check_results(run / TRIAL, may_miss=may_miss)
 
 
 def _started(box: Sandbox, command: Command, at_least: int = 1000, trial: str = TRIAL) -> None:
@@ -362,10 +361,13 @@ def disk_full(box: Sandbox) -> Outcome:
         ballast.unlink()
         recovery_s, start, command = _resume(box, run)
         check(start == whole, f"it went on from {start}, the newest whole checkpoint has {whole}")
-        _end(box, command, run)
+        # Reports reach the folder now and then; those for which there was no room are nowhere.
+        _end(box, command, run, may_miss=SAVE_EVERY // REPORT_EVERY)
     finally:
         _unmount(disk)
-    told = f"ended after {ended_s:.1f} s with one line; after room was made --resume went on"
+    told = (
+        f"ended after {ended_s:.1f} s with one line; with room again --resume went on; last reports unwritten"
+    )
     return Outcome(told, recovery_s, max(reported - start, 0))
 
 

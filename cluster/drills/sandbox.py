@@ -36,9 +36,11 @@ _MARK = "RL_REC_DRILL"
 _ENDING_S = 20.0  # Ray's agents look for their raylet only now and then
 REPORT_EVERY = 100
 """User-steps between two reports of ``settings``."""
+SAVE_EVERY = 500
+"""User-steps between two checkpoints."""
 _SETTINGS = (
     f"report_every={REPORT_EVERY}",
-    "checkpoint_every=500",
+    f"checkpoint_every={SAVE_EVERY}",
     "world.history_length=4",
     "world.max_steps=5",
     "rollout.users=10",
