@@ -365,9 +365,7 @@ def disk_full(box: Sandbox) -> Outcome:
         _end(box, command, run, may_miss=SAVE_EVERY // REPORT_EVERY)
     finally:
         _unmount(disk)
-    told = (
-        f"ended after {ended_s:.1f} s with one line; with room again --resume went on; last reports unwritten"
-    )
+    told = f"ended after {ended_s:.1f} s with one line; with room --resume went on; last reports unwritten"
     return Outcome(told, recovery_s, max(reported - start, 0))
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,6 +10,7 @@ from envs.errors import UserError
 from rl_rec.agents import find_agent
 from rl_rec.provenance import write_run
 from rl_rec.run_folder import RunFolder
+from tuning import training
 from tuning.training import check, check_resume, only_one
 
 
@@ -39,3 +41,15 @@ def test_a_second_process_is_kept_out_of_a_run(run: RunFolder):
         pass
     with only_one(run.path):  # and let in once the first has ended
         pass
+
+
+def test_what_tune_had_put_off_is_forgotten(tmp_path):
+    """Tune would stop the resumed run at its first save (rl-rec drill disk-full)."""
+    notes = tmp_path / "experiment_state-2026.json"
+    data = {"_cached_trial_decisions": {"a": "STOP"}, "_queued_trial_decisions": {"a": "STOP"}, "_iteration": 3}
+    notes.write_text(json.dumps({"trial_data": [["{}", "{}"]], "runner_data": data}))
+    training._forget_decisions(SimpleNamespace(path=tmp_path))
+    kept = json.loads(notes.read_text())
+    assert kept["trial_data"] == [["{}", "{}"]] and kept["runner_data"].pop("_iteration") == 3
+    assert kept["runner_data"] == {"_cached_trial_decisions": {}, "_queued_trial_decisions": {}}
+    assert list(tmp_path.iterdir()) == [notes]
