@@ -373,6 +373,8 @@ class OffPolicyAlgorithm(GoesOnUnsaved, Algorithm):
         """RLlib's state, the replay, the counters, and every runner's users and generators."""
         state = super().get_state(*args, **kwargs)
         kept = self.fragments.keep_all() if self.fragments is not None else []
+        if self.updates > self._published:  # a resumed run begins with the learner's weights everywhere
+            self._sync_weights()
         runners = self._ask_runners(
             lambda runner: (runner.worker_index, runner.get_state(not_components=COMPONENT_RL_MODULE))
         )

@@ -204,10 +204,10 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 if isinstance(weights, ray.ObjectRef):
                     weights = ray.get(weights)
                 self.module.set_state(weights)
-            self._weights_seq_no = max(self._weights_seq_no, weights_seq_no)
+                self._weights_seq_no = weights_seq_no  # 0, of the local runner: whatever comes next is newer
+                self._weights_updates = state.get(WEIGHTS_UPDATES, 0)
             if SENT_AT in state:
                 self._weights_s = time.time() - state[SENT_AT]
-        self._weights_updates = state.get(WEIGHTS_UPDATES, self._weights_updates)
         # RLlib gives a restarted runner the local runner's state: its users and draws would be the same in all.
         stream = self.worker_index or 0
         own = state.get("stream", stream) == stream

@@ -1,5 +1,6 @@
 """Fragments of experience from remote env runners: what is asked, what arrives, and the weights that go out."""
 
+import logging
 import statistics
 import time
 from collections import defaultdict, deque
@@ -15,6 +16,9 @@ from rl_rec import metrics as names
 from rl_rec.env_runner import SENT_AT, BatchedEnvRunner, Columns
 from rl_rec.train_settings import TrainSettings
 
+_log = logging.getLogger(__name__)
+_FAILURES = 3
+"""Of one runner, while nobody brings anything, before they are the run's: a node takes many along, but once."""
 _GLANCE_S = 1.0
 """How often somebody who waits looks for runners that hang."""
 
@@ -47,6 +51,7 @@ class Fragments:
         self._settings = settings
         self._replace = replace
         self._heard: dict[int, float] = {}  # by runner, when it last brought something
+        self._failures: dict[int, int] = defaultdict(int)  # by runner, since anybody brought something
         self._sync = settings.rollout.mode == "sync"
         self._asked: dict[ray.ObjectRef, _Request] = {}  # oldest first
         self._round = 0
@@ -140,9 +145,19 @@ class Fragments:
             self._send_weights(runner)
 
     def forget(self, runners: list[int]) -> None:
-        """Count on nothing that these runners, which were restarted, had."""
-        for runner in runners:
-            self._has.pop(runner, None)
+        """Count on nothing that these runners, which were restarted, had or were asked."""
+        gone = set(runners)
+        self._has = {runner: version for runner, version in self._has.items() if runner not in gone}
+        self._asked = {answer: request for answer, request in self._asked.items() if request.runner not in gone}
+
+    def _failed(self, runner: int, error: RayError) -> None:
+        last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        _log.warning("env runner %d failed: %s", runner, last)
+        self._failures[runner] += 1
+        if self._failures[runner] > _FAILURES:  # started anew each time, and nobody brings anything
+            raise error
+        self._manager.set_actor_state(runner, healthy=False)
+        self.forget([runner])
 
     def drain_figures(self) -> dict[str, float]:
         """Means since the last call: latencies in seconds, and the staleness."""
@@ -171,14 +186,16 @@ class Fragments:
             waited = [answer for answer in waited if self._asked[answer].round == oldest]
         batches = []
         for answer in self._ready(waited):
-            request = self._asked.pop(answer)
+            request = self._asked.pop(answer, None)
+            if request is None:  # of a runner that died meanwhile
+                continue
             self._heard[request.runner] = time.perf_counter()
             try:
                 columns, report = ray.get(answer)
-            except RayError:  # the runner died; Ray starts another
-                self._manager.set_actor_state(request.runner, healthy=False)
-                self.forget([request.runner])
+            except RayError as error:  # the runner died; Ray starts another
+                self._failed(request.runner, error)
                 continue
+            self._failures.clear()
             self._seen[names.SAMPLE_LATENCY_S].append(time.perf_counter() - request.at_s)
             self._seen[names.SAMPLE_S].append(columns.seconds)
             if columns.weights_s is not None:

@@ -108,7 +108,10 @@ class OffPolicyLearner(TorchLearner):
         return outputs, per_module, {}
 
     def _average_gradients(self) -> None:
-        """Every learner has an equal part of the batch: the mean of the gradients is the batch's."""
+        """Every learner has an equal part of the batch: the mean of the gradients is the batch's.
+
+        But for terms that are means over a part of the rows (cloning over clicks): there learners count alike.
+        """
         gradients = [weights.grad for weights in self._weights if weights.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         torch.distributed.all_reduce(flat)
@@ -157,9 +160,12 @@ class OffPolicyLearner(TorchLearner):
         """Take over ``get_state``'s state."""
         super().set_state(state)
         if "noise" in state:
-            if not self._learner_index:  # others keep their own: they would all drop the same units
-                restore(self._noise, torch.as_tensor(state["noise"]))
             self._updates = state.get("updates", 0)  # earlier releases saved none: they had no periods
+            if self._learner_index:  # the state is the first one's: they would all drop the same units
+                seed = self.config.train_settings().seed
+                self._noise.manual_seed(stream_seed(seed, self._learner_index, 4, self._updates))
+            else:
+                restore(self._noise, torch.as_tensor(state["noise"]))
         if "scheduled" in state:
             # The optimizers' state brings the saved rates along; what counts are those of the settings, which
             # population-based training changes between two checkpoints.

@@ -8,6 +8,7 @@ RUN/trial/checkpoint_000003/      networks, targets, optimizers, replay, generat
 
 import json
 import pickle
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from rl_rec.train_settings import TrainSettings
 
 TRIAL = "trial"
 RESULTS, EARLIER = "result.json", "earlier.json"
+START = "start"
+"""The checkpoint that a trial began anew from, where Tune counts its checkpoints from 0 again."""
 _FINISHED = "finished.json"
 _WEIGHTS = Path("learner_group/learner/rl_module/default_policy/module_state.pkl")
 
@@ -71,8 +74,8 @@ class RunFolder:
         return checkpoints(self.trial)
 
     def whole_checkpoints(self) -> Iterator[Path]:
-        """Checkpoint folders that are as they were saved, newest first."""
-        for checkpoint in self.checkpoints():
+        """Checkpoint folders that are as they were saved, newest first, and what the run began anew from."""
+        for checkpoint in _to_load(self.trial):
             try:
                 verify(checkpoint)
             except UserError:
@@ -87,6 +90,7 @@ class RunFolder:
     def mark_finished(self) -> None:
         """Note that nothing is left to do."""
         last = self.results()[-1:]
+        shutil.rmtree(self.trial / START, ignore_errors=True)
         write_json(self.path / _FINISHED, {"iterations": last[0]["training_iteration"] if last else 0})
 
     def weights(self) -> dict[str, Any]:
@@ -142,6 +146,11 @@ def checkpoints(trial: Path) -> list[Path]:
     return sorted(trial.glob("checkpoint_*"), reverse=True)
 
 
+def _to_load(trial: Path) -> list[Path]:
+    start = trial / START
+    return [*checkpoints(trial), *([start] if start.exists() else [])]
+
+
 def newest_weights(trial: Path) -> dict[str, Any]:
     """Weights of a trial's newest good checkpoint, as numpy arrays by name.
 
@@ -149,7 +158,7 @@ def newest_weights(trial: Path) -> dict[str, Any]:
         UserError: it has no good checkpoint.
     """
     problem = "it has not saved a checkpoint yet (a run that was interrupted goes on with --resume)"
-    for checkpoint in checkpoints(trial):
+    for checkpoint in _to_load(trial):
         try:
             verify(checkpoint)
             with (checkpoint / _WEIGHTS).open("rb") as file:

@@ -1,5 +1,7 @@
 """Training on when a checkpoint cannot be stored: storage that is away costs a checkpoint, not the run."""
 
+import shutil
+import tempfile
 from typing import Any
 
 from ray.train._internal.session import _TrainingResult
@@ -29,13 +31,19 @@ class GoesOnUnsaved:
         Raises:
             OSError: the last one cannot be stored, or the storage is a local disk.
         """
-        try:
+        if self._storage is None or not self._storage.custom_fs_provided:
             return super().save(checkpoint_dir)  # type: ignore[misc]
+        draft = checkpoint_dir or tempfile.mkdtemp()  # Tune would leave its own behind where it fails
+        try:
+            return super().save(draft)  # type: ignore[misc]
         except OSError as error:
-            if self.trained or self._storage is None or not self._storage.custom_fs_provided:
+            if self.trained:
                 raise
             self._unsaved = str(error)
             return _TrainingResult(checkpoint=None, metrics={})  # Tune then keeps what it has
+        finally:
+            if checkpoint_dir is None:
+                shutil.rmtree(draft, ignore_errors=True)
 
     def note_unsaved(self, result: dict[str, Any]) -> None:
         """Add to ``result`` why the latest checkpoint is missing, once."""

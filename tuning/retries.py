@@ -31,8 +31,8 @@ class Failures(Callback):
         cls._final = {}
         yield cls._final
 
-    def on_trial_save(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        """Called by Tune."""
+    def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Called by Tune, not for a save that could not be stored."""
         trial.run_metadata.num_failures = 0
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:

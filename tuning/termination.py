@@ -68,8 +68,8 @@ class SaveWhenTold(Callback):
         if self._told:
             result[SHOULD_CHECKPOINT] = True
 
-    def on_trial_save(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        """Called by Tune."""
+    def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Called by Tune, not for a save that could not be stored."""
         if self._to_save is not None:
             self._to_save.discard(trial.trial_id)
 

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,14 +34,13 @@ from envs.world_folder import FittedWorld
 from rl_rec import metrics as names
 from rl_rec.agents import Agent
 from rl_rec.provenance import describe_run, write_run
-from rl_rec.run_folder import RESULTS, TRIAL, RunFolder, whole_lines
+from rl_rec.run_folder import RESULTS, START, TRIAL, RunFolder, whole_lines
 from rl_rec.train_settings import TrainSettings
 from tuning.retries import RETRIES, UNREADABLE, Failures
 from tuning.termination import SaveWhenTold
 
 _LOCK = ".lock"
 _log = logging.getLogger(__name__)
-_START = "start"
 
 
 class TrainingFailedError(UserError):
@@ -268,12 +267,13 @@ def _set_aside(run: RunFolder) -> Path | None:
 
     Tune numbers the checkpoints of a new start from 0, and would write into those that are there.
     """
-    start, whole = run.trial / _START, next(run.whole_checkpoints(), None)
+    start, whole = run.trial / START, next(run.whole_checkpoints(), None)
     if whole is None:
         shutil.rmtree(run.trial, ignore_errors=True)
         return None
-    shutil.rmtree(start, ignore_errors=True)
-    whole.rename(start)
+    if whole != start:
+        shutil.rmtree(start, ignore_errors=True)
+        whole.rename(start)
     for left in run.checkpoints():
         shutil.rmtree(left)
     return start
@@ -334,7 +334,12 @@ def tune_storage(folder: Path) -> Iterator[dict[str, Any]]:
         return
     copy.push()
     filesystem, around = copy.on_storage(folder.parent)
-    yield {"name": folder.name, "storage_path": around, "storage_filesystem": filesystem}
+    try:
+        yield {"name": folder.name, "storage_path": around, "storage_filesystem": filesystem}
+    except BaseException:
+        with suppress(OSError, UserError):  # what is told is why Tune failed
+            copy.pull()
+        raise
     copy.pull()
 
 

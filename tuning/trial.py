@@ -24,7 +24,7 @@ from rl_rec.checkpoint import verify
 from rl_rec.json_values import json_value
 from rl_rec.metrics import EVALUATION
 from rl_rec.provenance import RUN_FILE, describe_run
-from rl_rec.run_folder import EARLIER, RESULTS, checkpoints, whole_lines
+from rl_rec.run_folder import EARLIER, RESULTS, START, checkpoints, whole_lines
 from rl_rec.train_settings import TrainSettings
 from rl_rec.unsaved import GoesOnUnsaved
 
@@ -34,7 +34,6 @@ CANDIDATE, VALUES = "candidate", "values"
 """Where a search's configurations, results and checkpoints hold what it varies."""
 
 _FROM_STUDY = ("command", "git", "data_fingerprint")
-_START = "start"
 _PROGRESS = "progress.json"
 
 
@@ -54,7 +53,7 @@ class StudyTrial(GoesOnUnsaved, Trainable):
         self._score = math.nan
         assert self._storage is not None
         filesystem, folder = self._storage.storage_filesystem, PurePosixPath(self._storage.trial_fs_path)
-        start = Checkpoint(str(folder / _START), filesystem)
+        start = Checkpoint(str(folder / START), filesystem)
         if filesystem.get_file_info(start.path).type == FileType.Directory:
             with start.as_directory() as local:
                 self.load_checkpoint(local)
@@ -177,7 +176,7 @@ def prepare(trial: Path) -> None:
     Tune counts the checkpoints of a trial that it starts from 0, and would write into those that are there:
     they make place.
     """
-    start, whole = trial / _START, _newest_whole(trial)
+    start, whole = trial / START, _newest_whole(trial)
     results = trial / RESULTS
     if whole is not None and results.exists():  # Tune would begin the file anew
         with (trial / EARLIER).open("ab") as earlier:
@@ -202,13 +201,13 @@ def tidy(trial: Path) -> None:
         draft.write_bytes(earlier.read_bytes() + results.read_bytes())
         draft.replace(results)
         earlier.unlink()
-    shutil.rmtree(trial / _START, ignore_errors=True)
+    shutil.rmtree(trial / START, ignore_errors=True)
 
 
 def _newest_whole(trial: Path) -> Path | None:
     """The whole checkpoint with most user-steps behind it: names start anew with every restart."""
     newest, most = None, -1
-    for folder in [*checkpoints(trial), trial / _START]:
+    for folder in [*checkpoints(trial), trial / START]:
         try:
             verify(folder)
             behind = int(read_json(folder / _PROGRESS, "a trial's checkpoint")["user_steps"])

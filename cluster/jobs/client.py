@@ -189,6 +189,8 @@ def dashboard_address(address: str | None) -> str:
     if address is None:
         raise UserError(f"--address is missing: {_ADDRESS_FIX} (or set {ADDRESS_VARIABLES[0]})")
     parts = urlsplit(address)
+    if "@" in parts.netloc:  # it would be repeated in every hint
+        raise UserError(f"{origin} holds a password: {_ADDRESS_FIX}, and the token through RAY_AUTH_TOKEN_PATH")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         what = {"ray": "is Ray Client's address, and jobs go through the dashboard"}.get(
             parts.scheme, "is not a dashboard's address"

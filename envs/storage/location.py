@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from envs.errors import UserError
 
+_SECRET = re.compile(r"(^|&)[^=&]*(sig|secret|password|token|key)[^=&]*=", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -63,9 +64,10 @@ def location(value: str | Location) -> Location:
     if not _SCHEME.match(value):
         return Path(value)
     parts = urlsplit(value)
-    if "@" in parts.netloc:
+    account = parts.scheme in ("abfs", "abfss") and ":" not in parts.netloc  # container@account
+    if ("@" in parts.netloc and not account) or "@" in parts.query or _SECRET.search(parts.query):
         raise UserError(
-            f"{parts.scheme}://...@{parts.hostname}: a URL must hold no credentials; "
+            f"{parts.scheme}://{parts.hostname}...: a URL must hold no credentials; "
             "give them through the environment (see docs/storage.md)"
         )
     if not parts.path.strip("/"):

@@ -247,3 +247,40 @@ def test_requests_at_once_by_mode():
     assert rollout("rollout.runners=1", "rollout.in_flight=3").requests == 3
     with pytest.raises(UserError, match=r"rollout\.in_flight needs rollout\.runners >= 1"):
         rollout("rollout.in_flight=2")
+
+
+def test_what_a_dead_runner_still_owes_is_not_waited_for_nor_held_against_it(make):
+    ray, fragments = make("rollout.mode=async")
+    fragments.ask(0, calm)
+    ray.dead = {1}
+    ray.finish(*(answer for answer, (runner, _) in enumerate(ray.asked) if runner == 1))
+    assert fragments.take(0) == []
+    ray.dead = set()
+    ray.set_actor_state(1, healthy=True)
+    fragments.forget([1])
+    fragments.ask(0, calm)
+    ray.finish(*range(len(ray.asked)))
+    assert {int(batch.columns["user"][0]) for batch in fragments.take(0)} == {1, 2}
+    assert ray.healthy_actor_ids() == [1, 2]
+
+
+def test_a_runner_that_fails_again_and_again_ends_the_run_unless_others_bring_something(make):
+    ray, fragments = make("rollout.mode=async", "rollout.in_flight=1", runners=1)
+    ray.dead = {1}
+    with pytest.raises(RayError):
+        while len(ray.asked) < 10:
+            fragments.ask(0, calm)
+            ray.finish(len(ray.asked) - 1)
+            fragments.take(0)
+            ray.set_actor_state(1, healthy=True)
+            fragments.forget([1])
+    assert len(ray.asked) == 4
+
+    ray, fragments = make("rollout.mode=async", "rollout.in_flight=1")
+    ray.dead = {1}
+    for _ in range(10):
+        fragments.ask(0, calm)
+        ray.finish(*range(len(ray.asked)))
+        assert {int(batch.columns["user"][0]) for batch in fragments.take(0)} == {2}
+        ray.set_actor_state(1, healthy=True)
+        fragments.forget([1])

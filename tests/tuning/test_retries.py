@@ -11,7 +11,7 @@ from tuning.retries import Failures
 
 def test_a_trial_that_saved_again_may_fail_again():
     trial = SimpleNamespace(run_metadata=SimpleNamespace(num_failures=1))
-    Failures().on_trial_save(0, [trial], trial)
+    Failures().on_checkpoint(0, [trial], trial)
     assert trial.run_metadata.num_failures == 0
 
 

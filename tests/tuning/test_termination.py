@@ -30,7 +30,7 @@ class Loop:
         told = {"iteration": 0, "trials": self.trials}
         self.callback.on_step_begin(**told)
         for name in saves:
-            self.callback.on_trial_save(**told, trial=next(t for t in self.trials if t.trial_id == name))
+            self.callback.on_checkpoint(**told, trial=next(t for t in self.trials if t.trial_id == name))
         self.callback.on_step_end(**told)
         return bool(self.ended)
 

@@ -8,6 +8,7 @@ import pytest
 
 from envs.errors import UserError
 from rl_rec.agents import find_agent
+from rl_rec.checkpoint import seal
 from rl_rec.provenance import write_run
 from rl_rec.run_folder import RunFolder
 from tuning import training
@@ -53,3 +54,20 @@ def test_what_tune_had_put_off_is_forgotten(tmp_path):
     assert kept["trial_data"] == [["{}", "{}"]] and kept["runner_data"].pop("_iteration") == 3
     assert kept["runner_data"] == {"_cached_trial_decisions": {}, "_queued_trial_decisions": {}}
     assert list(tmp_path.iterdir()) == [notes]
+
+
+def test_what_a_run_begins_anew_from_is_kept_until_it_has_saved_again(run: RunFolder):
+    """Also where that attempt ended before its first checkpoint: it may be the only one."""
+    saved = run.trial / "checkpoint_000004"
+    saved.mkdir(parents=True)
+    (saved / "weights").write_text("the only ones")
+    seal(saved)
+    start = training._set_aside(run)
+    assert start is not None and not saved.exists()
+    assert training._set_aside(run) == start and (start / "weights").read_text() == "the only ones"
+    assert list(run.whole_checkpoints()) == [start]
+    torn = run.trial / "checkpoint_000000"
+    torn.mkdir()
+    assert training._set_aside(run) == start and not torn.exists()
+    run.mark_finished()
+    assert not start.exists()
