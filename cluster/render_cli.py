@@ -14,7 +14,7 @@ from cluster.manifests.render import TARGETS, Rendered
 from cluster.manifests.render import render as render_files
 from envs.errors import UserError
 from rl_rec.cli.options import json_option, overwrite_option, set_option
-from rl_rec.cli.output import emit
+from rl_rec.cli.output import console, emit
 
 
 @click.group()
@@ -71,6 +71,9 @@ def render(
     fields = {"gpus": gpus, "workers": workers, "min_workers": min_workers, "name": name}
     pairs = [f"{field}={value}" for field, value in fields.items() if value is not None]
     result = render_files(target, settings.with_overrides([*assignments, *pairs]), command)
+    if result.fits.get("device") == "cuda" and command and not any("device" in word for word in command):
+        warning = f"the command leaves the GPUs idle: give it {_options(result.fits, result.trials)}"
+        console.print(f"[yellow]{warning}[/yellow]", soft_wrap=True)
     if out is not None:
         with new_directory(out, overwrite=overwrite) as draft:
             for file, text in result.files.items():
@@ -97,16 +100,21 @@ def describe(result: Rendered, out: Path | None) -> dict[str, Any]:
 
 def _print_files(result: Rendered) -> None:
     """Verbatim: what is printed may be piped to a file or to ``kubectl apply -f -``."""
-    for name, text in result.files.items():
+    for index, (name, text) in enumerate(result.files.items()):
         if len(result.files) > 1:
+            if index and name.endswith(".yaml"):
+                click.echo("---")
             click.echo(f"# ---- {name}")
         click.echo(text, nl=False)
 
 
+def _options(fits: Mapping[str, Any], trials: int) -> str:
+    return " ".join(f"--set {path}={value}" for path, value in fits.items()) + f" --parallel {trials}"
+
+
 def _written(described: Mapping[str, Any]) -> RenderableType:
-    fits = " ".join(f"--set {path}={value}" for path, value in described["fits"].items())
     lines = [
         *(f"wrote {file}" for file in described["files"]),
-        f"fits: {fits} --parallel {described['trials_at_once']}",
+        f"fits: {_options(described['fits'], described['trials_at_once'])}",
     ]
     return Text("\n".join([*lines, "next:", *(f"  {step}" for step in described["next"])]))

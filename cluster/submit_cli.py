@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
+from envs.errors import Terminated
 from rl_rec.cli.options import json_option
 from rl_rec.cli.output import console, emit
 
@@ -214,6 +215,10 @@ def _follow(connected: "Jobs", job: str, as_json: bool) -> None:
         _say(f"\ndetached; {job} goes on: {_hint(connected, job)}")
         _detached(connected, job, as_json)
         raise click.exceptions.Exit(130) from None
+    except Terminated:
+        _say(f"{job} goes on: {_hint(connected, job)}")
+        _detached(connected, job, as_json)
+        raise
     except LostConnection as error:
         _detached(connected, job, as_json)
         _say(f"error: lost {connected.address} ({error}); {job} goes on: {_hint(connected, job)}")

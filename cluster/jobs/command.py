@@ -41,6 +41,8 @@ def check_command(cli: click.Group, arguments: Sequence[str], has_cwd: bool = Fa
         click.UsageError: an unknown verb or option, a missing or a wrong value.
         UserError: a relative path without ``has_cwd``; a verb or an option that makes no sense in a job.
     """
+    if arguments and arguments[0] == "rl-rec":
+        raise UserError("leave out rl-rec: give what follows it, such as -- train hac ...")
     if arguments and arguments[0] in _NOT_HERE:
         raise UserError(f"a job cannot be `rl-rec {arguments[0]}`: give what shall run on the cluster")
     warnings = []

@@ -166,11 +166,11 @@ class SlurmSettings(Settings):
     """Partition; none: the default one."""
     account: str | None = Field(None, pattern=r"^[\w.-]+$")
     """Account that pays."""
-    environment: str = Field("$HOME/rl-rec/.venv", pattern=r"^[\w/.$~{}-]+$")
+    environment: str = Field("$HOME/rl-rec/.venv", pattern=r"^[\w/.${}-]+$")
     """Virtual environment with rl-rec, on a file system that all nodes share; not with a container."""
-    container: str | None = Field(None, pattern=r"^[\w/.$~{}-]+$")
+    container: str | None = Field(None, pattern=r"^[\w/.${}-]+$")
     """An Apptainer image (.sif) to run in instead."""
-    state: str = Field("$HOME/.rl-rec-slurm", pattern=r"^[\w/.$~{}-]+$")
+    state: str = Field("$HOME/.rl-rec-slurm", pattern=r"^[\w/.${}-]+$")
     """Folder that all nodes share, for the token of a running job."""
     wait_s: int = Field(300, ge=10)
     """Seconds that nodes have to join."""
@@ -181,7 +181,7 @@ class ClusterSettings(Settings):
 
     name: str = Field("rl-rec", pattern=r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$")
     """Its name."""
-    image: str = Field("rl-rec", pattern=r"^[a-z0-9]([a-z0-9._/:-]*[a-z0-9])?$")
+    image: str = Field("rl-rec", pattern=r"^[a-z0-9]([a-z0-9._/:-]*/)?[a-z0-9._-]*[a-z0-9]$")
     """The image that the docker target builds, with its registry and without a tag."""
     gpus: int = Field(1, ge=0)
     """GPUs of all workers together; 0: workers have none."""

@@ -25,7 +25,13 @@ def resumable(command: Sequence[str], volume: str | None = None) -> list[str]:
             raise UserError(
                 f"the command names no --out: name a folder on the volume, such as --out {volume}/{verb}"
             )
-        if not PurePosixPath(out).is_relative_to(volume):
+        if "://" in out:
+            if verb != "sweep":
+                raise UserError(
+                    f"--out {out}: started again, the job could not see whether a run is there; name a folder "
+                    f"on the volume, {volume}/..., or use rl-rec sweep, which looks by itself"
+                )
+        elif not PurePosixPath(out).is_relative_to(volume):
             raise UserError(
                 f"--out {out} is not on the volume {volume} and would end with the cluster: name {volume}/..."
             )

@@ -9,6 +9,7 @@ from dataclasses import replace
 import click
 import pytest
 import yaml
+from click.testing import CliRunner
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -293,3 +294,40 @@ def test_the_pages_name_the_pinned_version_and_settings_that_exist(page):
 def test_the_verb_is_registered_and_its_data_packaged():
     text = (ROOT / "setup.cfg").read_text()
     assert "cluster = cluster.render_cli:cluster" in text and "schemas/*" in text and "templates/*" in text
+
+
+def test_a_job_that_would_leave_the_gpus_idle_is_warned_about():
+    arguments = [
+        "render",
+        "kuberay-job",
+        "--gpus",
+        "4",
+        "--",
+        "sweep",
+        "planning",
+        "--simulator",
+        "/mnt/rl-rec/sim",
+    ]
+    arguments += ["--out", "/mnt/rl-rec/x"]
+    assert "leaves the GPUs idle: give it --set device=cuda" in CliRunner().invoke(verb, arguments).stderr
+    fitting = CliRunner().invoke(verb, [*arguments, "--set", "device=cuda"])
+    assert fitting.exit_code == 0 and "idle" not in fitting.stderr
+
+
+def test_what_is_printed_is_one_stream_of_documents():
+    printed = CliRunner().invoke(verb, ["render", "kuberay"]).stdout
+    kinds = [document["kind"] for document in yaml.safe_load_all(printed)]
+    assert kinds[0] == "PersistentVolumeClaim" and kinds[-1] == "RayCluster"
+
+
+@pytest.mark.parametrize("given", ["image=registry.example.org/rl-rec:latest", "slurm.environment=~/venv"])
+def test_what_would_break_later_is_refused(given):
+    with pytest.raises(UserError, match="pattern"):
+        ClusterSettings().with_overrides([given])
+
+
+def test_results_behind_a_url_outlive_the_cluster_where_the_command_finds_them_again():
+    sweep = ["sweep", "planning", "--out", "s3://bucket/planning"]
+    assert resumable(sweep, "/mnt/rl-rec") == ["rl-rec", *sweep, "--if-exists", "resume"]
+    with pytest.raises(UserError, match="could not see whether a run is there"):
+        resumable(["train", "hac", "--out", "s3://bucket/run"], "/mnt/rl-rec")
