@@ -205,13 +205,14 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                     weights = ray.get(weights)
                 self.module.set_state(weights)
                 self._weights_seq_no = weights_seq_no  # 0, of the local runner: whatever comes next is newer
-                self._weights_updates = state.get(WEIGHTS_UPDATES, 0)
+                self._weights_updates = state.get(WEIGHTS_UPDATES, self._weights_updates)
             if SENT_AT in state:
                 self._weights_s = time.time() - state[SENT_AT]
         # RLlib gives a restarted runner the local runner's state: its users and draws would be the same in all.
         stream = self.worker_index or 0
         own = state.get("stream", stream) == stream
         if "rollout" in state and own and self.rollout is not None:
+            self._weights_updates = state.get(WEIGHTS_UPDATES, self._weights_updates)
             self.rollout.load_state_dict(state["rollout"])
             restore(self._noise, state["noise"])
 

@@ -8,7 +8,6 @@ RUN/trial/checkpoint_000003/      networks, targets, optimizers, replay, generat
 
 import json
 import pickle
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,7 +89,6 @@ class RunFolder:
     def mark_finished(self) -> None:
         """Note that nothing is left to do."""
         last = self.results()[-1:]
-        shutil.rmtree(self.trial / START, ignore_errors=True)
         write_json(self.path / _FINISHED, {"iterations": last[0]["training_iteration"] if last else 0})
 
     def weights(self) -> dict[str, Any]:

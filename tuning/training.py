@@ -19,6 +19,7 @@ from ray.tune import (
     FailureConfig,
     ResultGrid,
     RunConfig,
+    SyncConfig,
     TuneConfig,
     Tuner,
 )
@@ -38,6 +39,7 @@ from rl_rec.run_folder import RESULTS, START, TRIAL, RunFolder, whole_lines
 from rl_rec.train_settings import TrainSettings
 from tuning.retries import RETRIES, UNREADABLE, Failures
 from tuning.termination import SaveWhenTold
+from tuning.trial import keep_results, tidy
 
 _LOCK = ".lock"
 _log = logging.getLogger(__name__)
@@ -274,6 +276,7 @@ def _set_aside(run: RunFolder) -> Path | None:
     if whole != start:
         shutil.rmtree(start, ignore_errors=True)
         whole.rename(start)
+    keep_results(run.trial)
     for left in run.checkpoints():
         shutil.rmtree(left)
     return start
@@ -330,7 +333,13 @@ def tune_storage(folder: Path) -> Iterator[dict[str, Any]]:
     """
     copy = copy_of(folder)
     if copy is None:
-        yield {"name": folder.name, "storage_path": str(folder.parent)}
+        # What is left of a killed driver is what Tune had copied from its staging folder: cheap on a disk.
+        with _environment("TUNE_GLOBAL_CHECKPOINT_S", "1"):
+            yield {
+                "name": folder.name,
+                "storage_path": str(folder.parent),
+                "sync_config": SyncConfig(sync_period=1),
+            }
         return
     copy.push()
     filesystem, around = copy.on_storage(folder.parent)
@@ -360,6 +369,7 @@ def _run(make_tuner: Callable[[Mapping[str, Any]], Tuner], run: RunFolder, progr
     # Tune ends its loop on Ctrl-C and returns as if all were well.
     if (results[0].metrics or {}).get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0) < run.settings.steps:
         raise KeyboardInterrupt
+    tidy(run.trial)
     run.mark_finished()
     return run
 
@@ -382,20 +392,29 @@ def quiet() -> Iterator[None]:
     level = logging.ERROR if os.environ.get("RL_REC_TRACEBACK") else logging.CRITICAL
     loggers = {name: logging.getLogger(name) for name in ("ray.rllib", "ray.tune")}
     levels = {name: logger.level for name, logger in loggers.items()}
-    # Tune's newer output engine prints its tables even at verbose=0.
-    before = os.environ.get("RAY_AIR_NEW_OUTPUT")
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     for logger in loggers.values():
         logger.setLevel(level)
     try:
-        yield
+        # Tune's newer output engine prints its tables even at verbose=0.
+        with _environment("RAY_AIR_NEW_OUTPUT", "0"):
+            yield
     finally:
         for name, logger in loggers.items():
             logger.setLevel(levels[name])
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Have the variable ``name`` set inside the block."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
         if before is None:
-            del os.environ["RAY_AIR_NEW_OUTPUT"]
+            del os.environ[name]
         else:
-            os.environ["RAY_AIR_NEW_OUTPUT"] = before
+            os.environ[name] = before
 
 
 def last_line(error: BaseException) -> str:

@@ -177,11 +177,8 @@ def prepare(trial: Path) -> None:
     they make place.
     """
     start, whole = trial / START, _newest_whole(trial)
-    results = trial / RESULTS
-    if whole is not None and results.exists():  # Tune would begin the file anew
-        with (trial / EARLIER).open("ab") as earlier:
-            earlier.write(whole_lines(results))
-        results.unlink()
+    if whole is not None:
+        keep_results(trial)
     if whole is not None and whole != start:
         shutil.rmtree(start, ignore_errors=True)
         whole.rename(start)
@@ -191,6 +188,15 @@ def prepare(trial: Path) -> None:
         shutil.rmtree(left)
     for name in ("error.txt", "error.pkl"):
         (trial / name).unlink(missing_ok=True)
+
+
+def keep_results(trial: Path) -> None:
+    """Set the results of the folder ``trial`` aside: a trial that Tune starts begins the file anew."""
+    results = trial / RESULTS
+    if results.exists():
+        with (trial / EARLIER).open("ab") as earlier:
+            earlier.write(whole_lines(results))
+        results.unlink()
 
 
 def tidy(trial: Path) -> None:

@@ -405,10 +405,10 @@ def test_two_runners_out_of_step_keep_the_ratio(build):
         assert algorithm.replay.added == algorithm.collected
 
 
-@pytest.mark.parametrize("mode", ["sync", "async"])
-def test_a_run_that_asked_ahead_resumes_with_what_was_on_its_way(build, start, configure, tmp_path, mode):
+@pytest.mark.parametrize("more", ["rollout.mode=sync", "rollout.mode=async", "rollout.sync_every=20"])
+def test_a_run_that_asked_ahead_resumes_with_what_was_on_its_way(build, start, configure, tmp_path, more):
     """One runner, so that ``async`` has one order as well; weights are a round older."""
-    overrides = ("rollout.runners=1", "rollout.in_flight=2", f"rollout.mode={mode}", "resources.cpus=0.5")
+    overrides = ("rollout.runners=1", "rollout.in_flight=2", more, "resources.cpus=0.5")
     algorithm = build(*overrides)
     result = train(algorithm, 2)
     assert result["staleness_updates"] > 2 and result["time/sample_latency_s"] > result["time/sample_s"] > 0
