@@ -19,7 +19,6 @@ from ray.tune import (
     FailureConfig,
     ResultGrid,
     RunConfig,
-    SyncConfig,
     TuneConfig,
     Tuner,
 )
@@ -312,7 +311,7 @@ def _start(
                     checkpoint_at_end=True,
                 ),
                 failure_config=FailureConfig(max_failures=RETRIES),
-                callbacks=[_ReportProgress(), TellUnsaved(), SaveWhenTold(), Failures(), *trackers],
+                callbacks=[_ReportProgress(), *ALWAYS, *trackers],
                 verbose=0,
             ),
             _tuner_kwargs={} if start is None else {"restore": str(start)},
@@ -333,13 +332,7 @@ def tune_storage(folder: Path) -> Iterator[dict[str, Any]]:
     """
     copy = copy_of(folder)
     if copy is None:
-        # What is left of a killed driver is what Tune had copied from its staging folder: cheap on a disk.
-        with _environment("TUNE_GLOBAL_CHECKPOINT_S", "1"):
-            yield {
-                "name": folder.name,
-                "storage_path": str(folder.parent),
-                "sync_config": SyncConfig(sync_period=1),
-            }
+        yield {"name": folder.name, "storage_path": str(folder.parent)}
         return
     copy.push()
     filesystem, around = copy.on_storage(folder.parent)
@@ -394,27 +387,18 @@ def quiet() -> Iterator[None]:
     levels = {name: logger.level for name, logger in loggers.items()}
     for logger in loggers.values():
         logger.setLevel(level)
-    try:
-        # Tune's newer output engine prints its tables even at verbose=0.
-        with _environment("RAY_AIR_NEW_OUTPUT", "0"):
-            yield
-    finally:
-        for name, logger in loggers.items():
-            logger.setLevel(levels[name])
-
-
-@contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """Have the variable ``name`` set inside the block."""
-    before = os.environ.get(name)
-    os.environ[name] = value
+    # Tune's newer output engine prints its tables even at verbose=0.
+    before = os.environ.get("RAY_AIR_NEW_OUTPUT")
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     try:
         yield
     finally:
+        for name, logger in loggers.items():
+            logger.setLevel(levels[name])
         if before is None:
-            del os.environ[name]
+            del os.environ["RAY_AIR_NEW_OUTPUT"]
         else:
-            os.environ[name] = before
+            os.environ["RAY_AIR_NEW_OUTPUT"] = before
 
 
 def last_line(error: BaseException) -> str:
@@ -423,6 +407,23 @@ def last_line(error: BaseException) -> str:
     raised = lines[-1] if lines else type(error).__name__
     name, _, message = raised.partition(": ")
     return message if message and name.rpartition(".")[2].endswith("Error") else raised
+
+
+class KeepResults(Callback):
+    """Puts the results so far beside every checkpoint: Tune copies them to the folder only now and then.
+
+    A driver that dies would leave a checkpoint whose results are nowhere. Not behind URLs: a request each.
+    """
+
+    def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Called by Tune, once the checkpoint is stored."""
+        if trial.storage.custom_fs_provided:
+            return
+        folder = Path(trial.storage.trial_fs_path)
+        draft = folder / f".{RESULTS}"
+        with suppress(OSError):  # the disk is full, say, and Tune would not count the checkpoint
+            shutil.copyfile(Path(trial.local_path) / RESULTS, draft)
+            draft.replace(folder / RESULTS)
 
 
 class TellUnsaved(Callback):
@@ -440,6 +441,10 @@ class TellUnsaved(Callback):
                 f"{behind:,}",
                 result[names.UNSAVED],
             )
+
+
+ALWAYS = (TellUnsaved(), SaveWhenTold(), Failures(), KeepResults())
+"""What every experiment of Tune calls."""
 
 
 class _ReportProgress(Callback):

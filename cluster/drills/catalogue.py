@@ -34,7 +34,6 @@ RUNNER, ALGORITHM, LEARNER, STUDY_TRIAL = (
     "ray::_WrappedExecutable",
     "ray::StudyTrial",
 )
-EVERYTHING = ("ray::",)
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,8 @@ class Drill:
     run: Callable[[Sandbox], Outcome]
 
 
-def _check_results(trial: Path, steps: int | None = None, may_miss: int = 0) -> None:
-    """No iteration is missing (but ``may_miss``) or counted twice, and every stride is whole."""
+def _check_results(trial: Path, steps: int | None = None, may_miss: int = 0) -> int:
+    """No iteration is counted twice, every stride is whole; how many are missing, ``may_miss`` at most."""
     results = read_results(trial)
     iterations = [line["training_iteration"] for line in results]
     missing = sorted(set(range(1, iterations[-1] + 1)) - set(iterations))
@@ -70,6 +69,7 @@ def _check_results(trial: Path, steps: int | None = None, may_miss: int = 0) -> 
     if steps is not None:
         over = user_steps(results[-1]) - steps
         check(0 <= over < REPORT_EVERY, f"it ended after {steps + over} user-steps, not {steps}")
+    return len(missing)
 
 
 def _resume(box: Sandbox, run: Path, further: int = 1000, trial: str = TRIAL) -> tuple[float, int, Command]:
@@ -88,12 +88,12 @@ def _resume(box: Sandbox, run: Path, further: int = 1000, trial: str = TRIAL) ->
     return recovery_s, start, command
 
 
-def _end(box: Sandbox, command: Command, run: Path, may_miss: int = 0) -> None:
-    """Tell a resumed run to end, and look at all that it left."""
+def _end(box: Sandbox, command: Command, run: Path, may_miss: int = 0) -> int:
+    """Tell a resumed run to end, and look at all that it left; how many reports are missing."""
     command.process.send_signal(signal.SIGTERM)
     command.check_end(143, 60, "error: terminated")
     box.check_no_orphans()
-    _check_results(run / TRIAL, may_miss=may_miss)
+    return _check_results(run / TRIAL, may_miss=may_miss)
 
 
 def _started(box: Sandbox, command: Command, at_least: int = 1000, trial: str = TRIAL) -> None:
@@ -362,10 +362,10 @@ def disk_full(box: Sandbox) -> Outcome:
         recovery_s, start, command = _resume(box, run)
         check(start == whole, f"it went on from {start}, the newest whole checkpoint has {whole}")
         # Reports reach the folder now and then; those for which there was no room are nowhere.
-        _end(box, command, run, may_miss=SAVE_EVERY // REPORT_EVERY)
+        unwritten = _end(box, command, run, may_miss=SAVE_EVERY // REPORT_EVERY)
     finally:
         _unmount(disk)
-    told = f"ended after {ended_s:.1f} s with one line; with room --resume went on; last reports unwritten"
+    told = f"ended after {ended_s:.1f} s with one line; with room --resume went on; {unwritten} reports lost"
     return Outcome(told, recovery_s, max(reported - start, 0))
 
 

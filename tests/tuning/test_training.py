@@ -69,3 +69,16 @@ def test_what_a_run_begins_anew_from_is_kept_until_it_has_saved_again(run: RunFo
     torn = run.trial / "checkpoint_000000"
     torn.mkdir()
     assert training._set_aside(run) == start and not torn.exists()
+
+
+@pytest.mark.parametrize("behind_a_url", [False, True])
+def test_results_are_beside_every_checkpoint(tmp_path, behind_a_url):
+    staging, folder = tmp_path / "staging", tmp_path / "trial"
+    staging.mkdir()
+    folder.mkdir()
+    (staging / "result.json").write_text("so far\n")
+    storage = SimpleNamespace(trial_fs_path=str(folder), custom_fs_provided=behind_a_url)
+    training.KeepResults().on_checkpoint(0, [], SimpleNamespace(storage=storage, local_path=str(staging)))
+    assert [path.read_text() for path in folder.iterdir()] == ([] if behind_a_url else ["so far\n"])
+    (staging / "result.json").unlink()  # or the disk is full: the checkpoint counts all the same
+    training.KeepResults().on_checkpoint(0, [], SimpleNamespace(storage=storage, local_path=str(staging)))
