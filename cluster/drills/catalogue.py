@@ -34,6 +34,8 @@ RUNNER, ALGORITHM, LEARNER, STUDY_TRIAL = (
     "ray::_WrappedExecutable",
     "ray::StudyTrial",
 )
+_STRETCH = SAVE_EVERY // REPORT_EVERY
+"""Reports that a driver leaves unwritten where it dies between a checkpoint and what follows it."""
 
 
 @dataclass(frozen=True)
@@ -199,8 +201,9 @@ def driver_killed(box: Sandbox) -> Outcome:
     box.check_no_orphans()
     reported = box.reported(TRIAL)
     recovery_s, start, command = _resume(box, run)
-    _end(box, command, run)
-    return Outcome("ended with all its processes; --resume went on", recovery_s, max(reported - start, 0))
+    unwritten = _end(box, command, run, may_miss=_STRETCH)
+    told = f"ended with all its processes; --resume went on; {unwritten} reports unwritten"
+    return Outcome(told, recovery_s, max(reported - start, 0))
 
 
 def terminated(box: Sandbox) -> Outcome:
@@ -362,7 +365,7 @@ def disk_full(box: Sandbox) -> Outcome:
         recovery_s, start, command = _resume(box, run)
         check(start == whole, f"it went on from {start}, the newest whole checkpoint has {whole}")
         # Reports reach the folder now and then; those for which there was no room are nowhere.
-        unwritten = _end(box, command, run, may_miss=SAVE_EVERY // REPORT_EVERY)
+        unwritten = _end(box, command, run, may_miss=_STRETCH)
     finally:
         _unmount(disk)
     told = f"ended after {ended_s:.1f} s with one line; with room --resume went on; {unwritten} reports lost"

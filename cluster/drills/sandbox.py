@@ -33,7 +33,7 @@ from rl_rec.run_folder import checkpoints, parse_results
 T = TypeVar("T")
 
 _MARK = "RL_REC_DRILL"
-_ENDING_S = 45.0  # Ray's agents look for their raylet only now and then
+_ENDING_S = 90.0  # Ray's agents look for their raylet only now and then
 REPORT_EVERY = 100
 """User-steps between two reports of ``settings``."""
 SAVE_EVERY = 500
