@@ -93,7 +93,7 @@ class Cluster:
         slurm = {"SLURM_JOB_ID": JOB, "SLURM_JOB_NODELIST": "[one-two]", "SLURM_CPUS_PER_TASK": "1"}
         empty: Mapping[str, str] = {"BROKEN": "", "SLEEP": "", "STATUS": ""}
         environment = {**os.environ, **slurm, "LOG": str(self.log), **empty, **variables}
-        environment["PATH"] = f"{self.folder}:{os.environ['PATH']}"
+        environment["PATH"] = f"{self.folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         return subprocess.Popen(
             ["bash", str(self.script)],
             env=environment,

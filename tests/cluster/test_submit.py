@@ -319,7 +319,7 @@ def test_an_unknown_job_is_one_line(jobs):
 
 def test_a_package_over_the_limit_and_another_ray_are_refused_before_anything_travels(jobs, monkeypatch):
     known = len(jobs.list())
-    with pytest.raises(UserError, match=r"more than --size-limit 0.1: the largest are \S+\.py"):
+    with pytest.raises(UserError, match=r"more than --size-limit 0.1: the largest are \S+\.(py|json)"):
         submit(jobs, Submission(["train"], size_limit_mib=0.1))
     monkeypatch.setattr("ray.__version__", "2.59.1")
     with pytest.raises(UserError, match=r"runs Ray \S+, this client 2\.59\.1"):

@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -348,7 +349,15 @@ def test_a_lock_of_a_process_that_is_no_more_costs_no_waiting(bucket, url, monke
         pass
 
 
-def test_who_lost_the_folder_stops_and_writes_nothing_more(bucket, url):
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What a shell starts in the background ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_who_lost_the_folder_stops_and_writes_nothing_more(bucket, url, interruptible):
     with pytest.raises(KeyboardInterrupt), working_copy(url) as path:
         (path / "mine.txt").write_text("mine")
         (bucket / ".lock").write_text(json.dumps({"host": "elsewhere", "token": "other"}))
