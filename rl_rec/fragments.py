@@ -124,6 +124,8 @@ class Fragments:
         """
         while self._asked:
             self._kept.append(self._fetch())
+        if not self._sync and self._kept:  # taken at once: runners wait while something is kept
+            self._kept = deque([[batch for batches in self._kept for batch in batches]])
         return [
             [{"columns": batch.columns, "updates": batch.weights_updates} for batch in batches]
             for batches in self._kept

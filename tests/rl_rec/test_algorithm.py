@@ -415,8 +415,8 @@ def test_a_run_that_asked_ahead_resumes_with_what_was_on_its_way(build, start, c
     assert result["env_runners"]["num_episodes"] > 0
     path = algorithm.save_to_path(tmp_path / "checkpoint")
     saved = all_state(algorithm)
-    assert [len(batches) for batches in saved["fragments"]] == [1, 1][: len(saved["fragments"])]
-    assert saved["fragments"]
+    kept = [len(batches) for batches in saved["fragments"]]
+    assert kept in ([[1], [2]] if more.endswith("async") else [[1], [1, 1]])
     train(algorithm, 2)
     expected = all_state(algorithm)
     algorithm.stop()  # its CPUs are needed

@@ -39,6 +39,7 @@ def test_the_replay_is_on_the_cpu_where_remote_learners_have_the_gpus():
         (("rollout.runners=2", "resources.runner_gpus=0.5"), "resources.runner_gpus=0.5 needs device=cuda"),
         (("device=cuda", "resources.runner_gpus=0.5"), "needs rollout.runners >= 1"),
         (("rollout.mode=async",), "rollout.mode=async needs rollout.runners >= 1"),
+        (("rollout.sync_every=5",), "rollout.sync_every=5 needs rollout.runners >= 1"),
         (("resources.learners=3",), "replay.batch_size=64 must be a multiple of resources.learners=3"),
         (("device=cuda:1",), "say cuda, and CUDA_VISIBLE_DEVICES says which"),
         (("device=tpu",), "use cpu or cuda, got 'tpu'"),
