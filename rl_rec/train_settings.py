@@ -187,9 +187,7 @@ class TrainSettings(Settings, Generic[AgentT]):
             raise ValueError(f"resources.runner_gpus={ours.runner_gpus:g} needs rollout.runners >= 1")
         if self.rollout.mode == "async" and not self.rollout.runners:
             raise ValueError("rollout.mode=async needs rollout.runners >= 1")
-        if (
-            self.rollout.sync_every > 1 and not self.rollout.runners
-        ):  # nobody else has weights of an earlier time
+        if self.rollout.sync_every > 1 and not self.rollout.runners:
             raise ValueError(f"rollout.sync_every={self.rollout.sync_every} needs rollout.runners >= 1")
         if self.rollout.in_flight is not None and not self.rollout.runners:
             raise ValueError("rollout.in_flight needs rollout.runners >= 1")

@@ -65,7 +65,7 @@ class Point:
             "resources.learners": self.learners,
         }
         if not self.runners:
-            changes |= {"rollout.in_flight": "null", "resources.runner_gpus": 0}
+            changes |= {"rollout.in_flight": "null", "rollout.sync_every": 1, "resources.runner_gpus": 0}
         return base.with_overrides([f"{name}={value}" for name, value in changes.items()])
 
     def layout(self, settings: TrainSettings[Any], cores: float) -> Layout:
