@@ -19,6 +19,7 @@ from ray.rllib.utils.metrics import (
 )
 from torch import Tensor
 
+from envs.memory import keep_freed_memory
 from envs.randomness import restore, stream_seed
 from envs.rllib import world_from_env_config
 from envs.simulator import Simulator
@@ -89,6 +90,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
     """
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
+        keep_freed_memory()  # a process of its own where it is remote
         super().__init__(config=config, **kwargs)
         self._settings = config.train_settings()
         self._device = (

@@ -10,6 +10,7 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch import Tensor
 
+from envs.memory import keep_freed_memory
 from envs.randomness import restore, stream_seed
 from rl_rec.rl_module import CRITIC, PREDICTIONS, RecommenderModule, placed
 from rl_rec.transitions import Transitions
@@ -31,6 +32,7 @@ class OffPolicyLearner(TorchLearner):
 
     def build(self) -> None:
         """Build module, targets and the generator of the dropout masks."""
+        keep_freed_memory()  # a process of its own where it is remote
         super().build()
         self._learners = self.config.num_learners
         self._tau = getattr(self.config.train_settings().agent, "tau", 0.0)

@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoint, PackageNotFoundError, version
 import click
 
 from envs.errors import Terminated, UserError
+from envs.memory import keep_freed_memory
 from envs.storage.location import shown
 from rl_rec.cli.verbs import registered
 
@@ -108,6 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     # they wait slow torch by up to 100 times on a machine with other work.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_freed_memory()
     try:
         with _termination_raised():
             code = cli.main(arguments, prog_name="rl-rec", standalone_mode=False)
