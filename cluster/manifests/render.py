@@ -6,15 +6,16 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cluster.jobs.command import check_command
 from cluster.manifests import checks
-from cluster.manifests.description import ClusterSettings, ray_version
+from cluster.manifests.description import ClusterSettings, image_tag, ray_version
 from cluster.manifests.machines import AWS, GCP, machine_type
+from cluster.manifests.pods import AUTOSCALER, pod_size
 from cluster.manifests.resumable import resumable
 from envs.errors import UserError
 
@@ -85,8 +86,8 @@ def render(target: str, settings: ClusterSettings, command: Sequence[str] = ()) 
         "fits": " ".join(f"--set {path}={value}" for path, value in fits.items()),
         "trials": settings.trials,
         "ray_version": ray_version(),
-        "rl_rec_version": _own_version(),
-        "image": f"{settings.image}:{ray_version()}",
+        "rl_rec_version": version("rl-rec"),
+        "image": f"{settings.image}:{image_tag()}",
         "packages": PACKAGES,
         **chosen.context(settings, command),
     }
@@ -109,13 +110,6 @@ def render(target: str, settings: ClusterSettings, command: Sequence[str] = ()) 
         except ValueError as error:
             raise UserError(f"{target} would refuse {name}: {error}") from None
     return Rendered(target, files, fits, settings.trials, [step.format(**context) for step in chosen.steps])
-
-
-def _own_version() -> str:
-    try:
-        return version("rl-rec")
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 def _size(settings: ClusterSettings, fixed: bool) -> str:
@@ -182,8 +176,18 @@ def _gcp(settings: ClusterSettings, _command: Sequence[str]) -> Mapping[str, Any
 
 
 def _kubernetes(settings: ClusterSettings, command: Sequence[str]) -> Mapping[str, Any]:
-    labels = dict(label.split("=") for label in settings.kubernetes.gpu_nodes)
-    return {"gpu_nodes": labels, "claim": settings.kubernetes.claim or settings.name}
+    sizes = {
+        "head": pod_size("head", settings.head, AUTOSCALER),
+        "worker": pod_size("worker", settings.worker),
+    }
+    if settings.runners.machines:
+        sizes["runner"] = pod_size("runners", settings.runners)
+    return {
+        "gpu_nodes": dict(label.split("=") for label in settings.kubernetes.gpu_nodes),
+        "claim": settings.kubernetes.claim or settings.name,
+        "sizes": sizes,
+        "autoscaler": AUTOSCALER,
+    }
 
 
 def _kubernetes_job(settings: ClusterSettings, command: Sequence[str]) -> Mapping[str, Any]:

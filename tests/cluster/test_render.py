@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 from dataclasses import replace
+from importlib.metadata import version
 
 import click
 import pytest
@@ -31,8 +32,14 @@ def locked(package: str) -> str:
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_version_of_ray_is_the_pinned_one(target):
     text = "".join(rendered(target, "slurm.container=a.sif").values())
-    versions = re.findall(r"(?:rl-rec:|rayproject/ray:|rayVersion: \"|ray.__version__ == ')(\d[\d.]*\d)", text)
+    versions = re.findall(r"(?:-ray|rayproject/ray:|rayVersion: \"|ray.__version__ == ')(\d[\d.]*\d)", text)
     assert set(versions) == {locked("ray")}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_images_tag_is_the_projects_version_and_rays(target):
+    text = "".join(rendered(target, "slurm.container=a.sif").values())
+    assert set(re.findall(r"\brl-rec:([\w.-]+)", text)) == {f"{version('rl-rec')}-ray{locked('ray')}"}
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -40,6 +47,12 @@ def test_every_version_of_ray_is_the_pinned_one(target):
 def test_every_target_is_accepted_by_its_receiver_whatever_is_set(target, gpus):
     more = ["workers=4", "min_workers=1", f"gpus={gpus}", "trial.per_gpu=2", "spot=false", "name=mine"]
     more += ["kubernetes.auth_secret=mine", "kubernetes.storage_class=efs", "kubernetes.gpu_nodes=a.b/c=d"]
+    more += [
+        "kubernetes.pull_secrets=one,two",
+        "kubernetes.pull_policy=Always",
+        "registry_login=docker login x",
+    ]
+    more += ["aws.worker_profile=w", "gcp.worker_account=ray@my-project.iam.gserviceaccount.com"]
     more += ["kubernetes.egress=10.0.0.0/8,10.1.0.0/16", "aws.security_groups=sg-1", "aws.subnets=subnet-1"]
     more += ["aws.head_profile=p", "slurm.partition=gpu", "slurm.account=me", "slurm.container=a.sif"]
     if TARGETS[target].runner_machines:
@@ -115,6 +128,14 @@ def test_the_settings_that_fit_do_fit_and_leave_no_room_for_another_env_runner(
         (["workers=-1"], "workers: expected 1 or more, got '-1'"),
         (["worker.cpu=3"], "did you mean 'worker.cpus'"),
         (["mounts./home/ray/x=~/.aws"], r"'~/.aws' looks secret \(.aws\)"),
+        (["mounts./home/ray/x=work/auth_token"], r"looks secret \(auth_token\)"),
+        (["mounts./home/ray/x=work/Credentials.json"], r"looks secret \(credentials.json\)"),
+        (["mounts./home/ray/x=work/me.pem"], r"looks secret \(me.pem\)"),
+        (["workers.cpus=4"], "did you mean 'worker.cpus'"),
+        (["kubernetes.egress=10.0.0.1/8"], r"egress.0: expected an address range such as 10\.0\.0\.0/8, got"),
+        (["kubernetes.api_server=10.0.0.300/8"], r"expected an address range such as 10\.0\.0\.0/8, got"),
+        (["registry_login=docker login -u me -p x"], "--password-stdin"),
+        (["aws.worker_profile=w"], "without aws.head_profile"),
         (["mounts.x=data"], "starts with /"),
         (["kubernetes.gpu_nodes=l4"], "takes key=value"),
     ],
@@ -124,9 +145,16 @@ def test_numbers_that_do_not_add_up_are_refused_with_the_arithmetic(assignments,
         ClusterSettings().with_overrides(assignments)
 
 
+def test_a_dataset_whose_name_speaks_of_tokens_may_be_copied():
+    mounts = ["mounts./a=work/semantic-token-ids", "mounts./b=data/secretary/tokens.parquet"]
+    assert len(ClusterSettings().with_overrides(mounts).mounts) == 2
+
+
 @pytest.mark.parametrize(
     ("target", "assignments", "problem"),
     [
+        ("kuberay", ["head.memory_gib=4"], r"leaves 1.5 GiB, too little for object_store_gib=1 \+ 1"),
+        ("kuberay", ["head.cpus=1"], "head.cpus=1: .* take 2 or more"),
         ("aws", ["aws.worker_type=g6.xlarge"], "8 CPUs on a g6.xlarge, which has 4"),
         ("aws", ["gpus=2"], "no known machine has 2 GPUs, .* have 0, 1, 4, 8 GPUs"),
         ("aws", ["worker.cpus=200"], "with 1 GPUs have at most 64 CPUs"),
@@ -282,7 +310,8 @@ def test_every_setting_that_shows_is_named_in_a_comment(target):
 @pytest.mark.parametrize("page", ["clusters.md", "security.md"])
 def test_the_pages_name_the_pinned_version_and_settings_that_exist(page):
     text = (ROOT / "docs" / page).read_text()
-    assert set(re.findall(r":(\d+\.\d+\.\d+)\b", text)) == {locked("ray")}
+    assert set(re.findall(r"(?::|-ray)(\d+\.\d+\.\d+)(?!-ray)\b", text)) == {locked("ray")}
+    assert set(re.findall(r":([\d.]+)-ray", text)) <= {version("rl-rec")}
     groups = "|".join(ClusterSettings.model_fields)
     named = set(re.findall(rf"`((?:{groups})(?:\.[a-z_]+)+)`", text)) - {"rollout.runners"}
     assert named
