@@ -12,6 +12,7 @@ from rich.table import Table
 from cluster.options import track_option
 from envs.errors import Terminated, UserError
 from envs.storage.location import Location, shown
+from rl_rec.cli.checked import CheckedCommand
 from rl_rec.cli.options import FOLDER, json_option, local_folders, overwrite_option, set_option
 from rl_rec.cli.output import console, emit
 from rl_rec.cli.progress import reporting
@@ -21,8 +22,51 @@ if TYPE_CHECKING:
     from tuning.study_plan import StudyPlan
 
 
+def _check_sweep(
+    name: str | None,
+    simulator: Location | None,
+    out: Location | None,
+    seeds: int | None,
+    steps: int | None,
+    episodes: int | None,
+    split: str,
+    dry_run: bool,
+    assignments: Sequence[str],
+    **_: object,
+) -> None:
+    if name is None:
+        return
+    needed = {"--simulator": simulator} if dry_run else {"--simulator": simulator, "--out": out}
+    if missing := [option for option, value in needed.items() if value is None]:
+        raise UserError(f"missing {', '.join(missing)}")
+    from tuning.sweep_files import is_file
+
+    if not is_file(name):
+        assert simulator is not None
+        _plan(name, simulator, split, assignments, seeds, steps, episodes).check_alone()
+
+
+def _plan(
+    name: str,
+    simulator: Location,
+    split: str,
+    assignments: Sequence[str],
+    seeds: int | None,
+    steps: int | None,
+    episodes: int | None,
+) -> "StudyPlan | SearchPlan":
+    from envs.data.dataset import Split
+    from tuning.sweep_files import find_sweep
+
+    fields = {"seeds": seeds, "steps": steps, "episodes": episodes}
+    given = {field: value for field, value in fields.items() if value is not None}
+    return find_sweep(name).plan(simulator, Split[split.upper()], assignments, **given)
+
+
 @click.command(
-    epilog="Example: rl-rec sweep exploration-variance --simulator work/sim --out work/sigma --seeds 5"
+    cls=CheckedCommand,
+    check=_check_sweep,
+    epilog="Example: rl-rec sweep exploration-variance --simulator work/sim --out work/sigma --seeds 5",
 )
 @click.argument("name", required=False, metavar="[NAME|FILE]")
 @click.option("--simulator", type=FOLDER, help="A folder that rl-rec simulator fit wrote.")
@@ -80,18 +124,11 @@ def sweep(
 
         emit({known: one.question for known, one in SWEEPS.items()}, as_json, _listing)
         return
-    needed = {"--simulator": simulator} if dry_run else {"--simulator": simulator, "--out": out}
-    if missing := [option for option, value in needed.items() if value is None]:
-        raise UserError(f"missing {', '.join(missing)}")
     assert simulator is not None
 
     from envs import world_folder
-    from envs.data.dataset import Split
-    from tuning.sweep_files import find_sweep
 
-    fields = {"seeds": seeds, "steps": steps, "episodes": episodes}
-    given = {field: value for field, value in fields.items() if value is not None}
-    plan = find_sweep(name).plan(simulator, Split[split.upper()], assignments, **given)
+    plan = _plan(name, simulator, split, assignments, seeds, steps, episodes)
     if dry_run:
         plan.check(world_folder.load(simulator.resolve()))
         emit(_cost(plan, parallel), as_json, _trials)

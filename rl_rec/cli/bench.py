@@ -1,17 +1,21 @@
 """`rl-rec bench`: throughput of each part on this machine, on worlds of random tensors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
 
 from envs.errors import UserError
+from rl_rec.cli.checked import CheckedCommand
 from rl_rec.cli.options import check_device, device_option, json_option, overridden, seed_option, set_option
 from rl_rec.cli.output import TEXT_WIDTH, emit
 from rl_rec.cli.progress import reporting
 from rl_rec.cli.verbs import registered
+
+if TYPE_CHECKING:
+    from rl_rec.bench.device import DeviceSettings
 
 _ENTRY_POINTS = "rl_rec.bench"
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
@@ -148,7 +152,26 @@ def train(with_ray: bool, **options: Any) -> None:
     _run(lambda settings, progress: bench_train(settings, with_ray, progress), options)
 
 
-@bench.command(epilog="Example: rl-rec bench device --device cuda --json > device.json")
+def _device_settings(
+    users: str | None,
+    agents: str | None,
+    assignments: Sequence[str],
+    seed: int | None,
+    device: str,
+    **_: object,
+) -> "DeviceSettings":
+    from rl_rec.bench.device import DeviceSettings
+
+    lists = {"users": users, "agents": agents}
+    chosen = [*(f"{name}={value}" for name, value in lists.items() if value is not None), *assignments]
+    return overridden(DeviceSettings(device=device), chosen, seed)
+
+
+@bench.command(
+    cls=CheckedCommand,
+    check=_device_settings,
+    epilog="Example: rl-rec bench device --device cuda --json > device.json",
+)
 @click.option("--users", default=None, metavar="B,B,...", help="Users B; 1024 to 65536 by default, by fours.")
 @click.option("--agents", default=None, metavar="A,...", help="hac, hsrl or both, as by default.")
 @set_option
@@ -171,11 +194,9 @@ def device(
     """
     import torch
 
-    from rl_rec.bench.device import DeviceSettings, bench_device, device_table
+    from rl_rec.bench.device import bench_device, device_table
 
-    lists = {"users": users, "agents": agents}
-    chosen = [*(f"{name}={value}" for name, value in lists.items() if value is not None), *assignments]
-    settings = overridden(DeviceSettings(device=device), chosen, seed)
+    settings = _device_settings(users, agents, assignments, seed, device)
     check_device(settings.device)
     torch.set_num_threads(settings.threads)
     with reporting("measuring") as progress:

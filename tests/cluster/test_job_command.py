@@ -26,6 +26,26 @@ def check(arguments: Sequence[str], has_cwd: bool = False) -> list[str]:
         ["compare", "/a", "gs://b/c", "--simulator", "/s", "--json"],
         ["quickstart", "--out", "/mnt/q"],
         ["report", "/a", "s3://b/study", "--out", "/x"],
+        ["train", "hsrl", *GOOD[2:], "--set", "agent.sids=/mnt/sids", "--device", "cuda"],
+        ["train", "--resume", "/mnt/run"],
+        ["sweep"],
+        ["sweep", "/mnt/mine.yaml", "--simulator", "/s", "--out", "/o", "--set", "what.only=the_file_knows"],
+        ["sweep", "planning", "--simulator", "/s", "--out", "/o", "--if-exists", "resume"],
+        [
+            "study",
+            "hac",
+            "--simulator",
+            "/s",
+            "--out",
+            "/o",
+            "--variant",
+            "a@hsrl",
+            "--world",
+            "world.repeats=allow",
+        ],
+        ["evaluate", "--policy", "random", "--simulator", "/s", "--catalogue", "/mnt/schedule.json"],
+        ["evaluate", "--run", "/r", "--set", "dynamics.trust=3"],
+        ["scale", "hac", "--simulator", "/s", "--out", "/o"],
     ],
 )
 def test_good_ones_pass_and_nothing_of_them_runs(arguments, capfd):
@@ -69,6 +89,46 @@ def test_what_the_cluster_would_not_find_is_refused_with_the_fix(arguments, prob
         check(arguments)
 
 
+NEW = ["--simulator", "/s", "--out", "/o"]
+
+
+@pytest.mark.parametrize(
+    "arguments, problem",
+    [
+        (["train", "hca", *NEW], "unknown algorithm 'hca'; did you mean 'hac'"),
+        (["train", "hac", "--out", "/o"], "missing --simulator"),
+        (["train", "hac", *NEW, "--set", "agent.gama=1"], "did you mean 'agent.gamma'"),
+        (["train", "hac", *NEW, "--set", "replay.ratio=-1"], "replay.ratio: expected more than 0, got '-1'"),
+        (["train", "hac", *NEW, "--device", "gpu"], "device: use cpu or cuda"),
+        (["train", "hac", *NEW, "--set", "rollout.mode=async"], "needs rollout.runners >= 1"),
+        (["train", "--resume", "/r", "--steps", "3"], "leave out --steps"),
+        (["study", "hac", *NEW, "--variant", "a:agent.gama=1"], "did you mean 'agent.gamma'"),
+        (["study", "hac", *NEW, "--variant", "a", "--variant", "b"], "'b' has the same settings as 'a'"),
+        (["study", "hac", *NEW, "--serve", "x:world.history_length=3"], "change it with --world"),
+        (["sweep", "planing", *NEW], "'planing' is no sweep"),
+        (["sweep", "planning", "--out", "/o"], "missing --simulator"),
+        (["sweep", "planning", *NEW, "--set", "stpes=3"], "unknown setting 'stpes'"),
+        (["scale", "hac", *NEW, "--modes", "fast"], "use sync, async"),
+        (["scale", "hac", *NEW, "--set", "agent.gama=1"], "did you mean 'agent.gamma'"),
+        (["bench", "tune", "--simulator", "/s", "--agent", "hca"], "unknown algorithm 'hca'"),
+        (["bench", "device", "--set", "user=3"], "did you mean 'users'"),
+        (["data", "prepare", "ml-10k", "--out", "/o"], "unknown dataset 'ml-10k'"),
+        (["data", "generate", "own", "--out", "/o", "--set", "user=3"], "did you mean 'users'"),
+        (["simulator", "fit", "--data", "/d", "--out", "/o", "--set", "model.dims=3"], "'model.dim'"),
+        (["simulator", "fit", "--data", "/d", "--out", "/o", "--device", "gpu"], "unknown device 'gpu'"),
+        (["sids", "build", "--data", "/d", "--out", "/o", "--set", "level=3"], "did you mean 'levels'"),
+        (["evaluate", "--policy", "random"], "--policy needs --simulator"),
+        (["evaluate", "--policy", "random", "--simulator", "/s", "--set", "world.repeat=x"], "'repeats'"),
+    ],
+)
+def test_what_the_command_would_refuse_there_it_refuses_here_with_the_same_line(arguments, problem):
+    with pytest.raises(UserError, match=problem) as here:
+        check(arguments)
+    with pytest.raises(UserError) as there:
+        cli.main(arguments, standalone_mode=False)
+    assert str(there.value) == str(here.value)
+
+
 def test_with_a_folder_to_run_in_relative_paths_are_the_clusters():
     assert check(["quickstart"], has_cwd=True) == []
 
@@ -94,7 +154,7 @@ def test_the_verbs_have_paths():
 def test_a_setting_that_names_something_here_is_a_warning(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sids").mkdir()
-    (warning,) = check([*GOOD, "--set", "agent.sids=sids", "--set", "agent.gamma=0.9"])
+    (warning,) = check(["train", "hsrl", *GOOD[2:], "--set", "agent.sids=sids", "--set", "seed=1"])
     assert "sids exists here" in warning and "absolute path" in warning
 
 
