@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cluster.options import track_option
+from cluster.options import address_option, track_option
 from envs.errors import Terminated, UserError
 from envs.storage.location import Location, shown
 from rl_rec.cli.checked import CheckedCommand
@@ -81,7 +81,7 @@ def _settings(
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of all randomness.")
 @click.option("--out", type=FOLDER, help="The run folder to write.")
 @click.option("--resume", "resume_path", type=FOLDER, help="Go on with this run instead.")
-@click.option("--address", help="A running Ray cluster; by default Ray is started here.")
+@address_option
 @set_option
 @click.option("--device", help="Where to compute: cpu or cuda.")
 @track_option

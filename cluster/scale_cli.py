@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cluster.options import address_option
 from envs.errors import UserError
 from rl_rec.cli.checked import CheckedCommand
 from rl_rec.cli.options import json_option, overwrite_option, set_option
@@ -98,7 +99,7 @@ def _runs(
     "--bandwidth", default="10Gbit", show_default=True, help="Of the driver's network in the prediction."
 )
 @click.option("--skip-unfit", is_flag=True, help="Leave out points that the cluster has no place for.")
-@click.option("--address", help="A running Ray cluster; by default Ray is started here.")
+@address_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write.")
 @overwrite_option
 @set_option

@@ -9,7 +9,7 @@ import click
 from rich.console import Group
 from rich.table import Table
 
-from cluster.options import track_option
+from cluster.options import address_option, track_option
 from envs.errors import Terminated, UserError
 from envs.storage.location import Location, shown
 from rl_rec.cli.checked import CheckedCommand
@@ -101,7 +101,7 @@ def _check_study(
 )
 @click.option("--episodes", type=click.IntRange(min=1), help="Users served per evaluation.  [default: 2048]")
 @click.option("--parallel", type=click.IntRange(min=1), default=2, show_default=True, help="Runs at once.")
-@click.option("--address", help="A running Ray cluster; by default Ray is started here.")
+@address_option
 @set_option
 @track_option
 @json_option

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import click
 import pytest
 
-from cluster.jobs.client import dashboard_address, describe, exit_code, redact
+from cluster.jobs.client import describe, exit_code, redact
 from cluster.jobs.command import check_command
 from envs.errors import UserError
 from rl_rec.cli.main import cli
@@ -156,35 +156,6 @@ def test_a_setting_that_names_something_here_is_a_warning(tmp_path, monkeypatch)
     (tmp_path / "sids").mkdir()
     (warning,) = check(["train", "hsrl", *GOOD[2:], "--set", "agent.sids=sids", "--set", "seed=1"])
     assert "sids exists here" in warning and "absolute path" in warning
-
-
-@pytest.mark.parametrize(
-    "given, problem",
-    [
-        ("ray://head:10001", "Ray Client's address"),
-        ("head:8265", "not a dashboard's address"),
-        ("auto", "not a dashboard's address"),
-        ("http://", "not a dashboard's address"),
-    ],
-)
-def test_other_kinds_of_address_are_named(given, problem):
-    with pytest.raises(UserError, match=problem):
-        dashboard_address(given)
-
-
-def test_the_address_comes_from_the_option_then_from_rays_variables(monkeypatch):
-    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UserError, match="--address is missing"):
-        dashboard_address(None)
-    monkeypatch.setenv("RAY_ADDRESS", "http://b:1")
-    assert dashboard_address(None) == "http://b:1"
-    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "https://a:2/")
-    assert dashboard_address(None) == "https://a:2"
-    assert dashboard_address("http://c:3") == "http://c:3"
-    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "ray://a:2")
-    with pytest.raises(UserError, match="RAY_API_SERVER_ADDRESS ray://a:2 is Ray Client's"):
-        dashboard_address(None)
 
 
 def job(status: str, code: int | None = None, message: str = ""):

@@ -289,7 +289,10 @@ def test_a_file_of_settings_is_below_the_options(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "namespace: team" in text and "maxReplicas: 4" in text
     path.write_text("gpu: 4\n")
-    with pytest.raises(UserError, match=f"{path}.gpu'; did you mean '{path}.gpus'"):
+    with pytest.raises(UserError, match=f"{path}: unknown setting 'gpu'; did you mean 'gpus'"):
+        run("render", "kuberay", "--config", path)
+    path.write_text("workers: {cpus: 3}\n")
+    with pytest.raises(UserError, match=f"{path}: workers: .*; did you mean 'worker.cpus'"):
         run("render", "kuberay", "--config", path)
     path.write_text("- gpus\n")
     with pytest.raises(UserError, match="holds no settings of a cluster"):
