@@ -228,10 +228,19 @@ def follow_hint(job: str, address: str) -> str:
 
 def _problem(message: str) -> str:
     first = message.strip().splitlines()[0].rstrip(":, ")
-    if "exit code" in first:  # Ray repeats the log's end, which `jobs logs` shows
-        return first.partition(", last available")[0]
+    if "exit code" in first:  # Ray repeats the log's end
+        summary, _, log = message.strip().partition(", last available")
+        cause = _cause(log.partition("\n")[2])
+        return f"{summary}: {cause}" if cause else summary
     last = last_line(message)
     return first if last == first else f"{first}: {last}"
+
+
+def _cause(log: str) -> str | None:
+    """The last line of a log that tells an error: a command's own, or a traceback's; else simply the last."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"error: |[\w.]*(Error|Exception)\b", line)]
+    return next(reversed(errors or lines), None)
 
 
 def _token_problem(text: str) -> str:

@@ -18,6 +18,7 @@ from cluster.manifests.machines import AWS, GCP, machine_type
 from cluster.manifests.pods import AUTOSCALER, pod_size
 from cluster.manifests.resumable import resumable
 from envs.errors import UserError
+from rl_rec.cli.settings_list import settings_list
 
 PACKAGES = ("envs", "rl_rec", "tuning", "cluster")
 """What the image holds of the checkout."""
@@ -42,6 +43,8 @@ class Target:
     """Commands from the files to a running job; FOLDER is where the files are."""
     context: Callable[[ClusterSettings, Sequence[str]], Mapping[str, Any]] = lambda _settings, _command: {}
     """What only its templates need."""
+    own: str | None = None
+    """The group of settings that this target has to itself."""
     takes_command: bool = False
     runner_machines: bool = True
 
@@ -110,6 +113,12 @@ def render(target: str, settings: ClusterSettings, command: Sequence[str] = ()) 
         except ValueError as error:
             raise UserError(f"{target} would refuse {name}: {error}") from None
     return Rendered(target, files, fits, settings.trials, [step.format(**context) for step in chosen.steps])
+
+
+def settings_of(target: str | None) -> list[dict[str, Any]]:
+    """Every setting with type, default and meaning; of one ``target``, without those that others alone read."""
+    others = set() if target is None else {one.own for one in TARGETS.values()} - {TARGETS[target].own}
+    return list(settings_list(ClusterSettings(), {group for group in others if group is not None}))
 
 
 def _size(settings: ClusterSettings, fixed: bool) -> str:
@@ -229,6 +238,7 @@ TARGETS: Mapping[str, Target] = {
         checks.check_ray_up,
         _RAY_UP,
         _aws,
+        own="aws",
     ),
     "gcp": Target(
         "A cluster on Google Compute Engine, for `ray up`.",
@@ -236,6 +246,7 @@ TARGETS: Mapping[str, Target] = {
         checks.check_ray_up,
         _RAY_UP,
         _gcp,
+        own="gcp",
     ),
     "kuberay": Target(
         "A cluster on Kubernetes that stays, for the KubeRay operator.",
@@ -249,6 +260,7 @@ TARGETS: Mapping[str, Target] = {
             f"docs/clusters.md says how to reach it; then: {_SUBMIT}",
         ),
         _kubernetes,
+        own="kubernetes",
     ),
     "kuberay-job": Target(
         "A job on Kubernetes with a cluster of its own, for the KubeRay operator.",
@@ -261,6 +273,7 @@ TARGETS: Mapping[str, Target] = {
             "kubectl -n {c.kubernetes.namespace} get rayjob {c.name} --watch",
         ),
         _kubernetes_job,
+        own="kubernetes",
         takes_command=True,
     ),
     "slurm": Target(
@@ -269,6 +282,7 @@ TARGETS: Mapping[str, Target] = {
         checks.check_bash,
         ("sbatch FOLDER/rl-rec.sbatch", "squeue --me"),
         _slurm,
+        own="slurm",
         takes_command=True,
         runner_machines=False,
     ),

@@ -181,6 +181,24 @@ def test_the_exit_code_is_the_commands(status, code, expected):
     assert exit_code(job(status, code)) == expected
 
 
+@pytest.mark.parametrize(
+    "log, cause",
+    [
+        ("training\nerror: no space left for topsecret\n\n(raylet) bye\n", ": error: no space left for ***"),
+        (
+            "Traceback\n  x\nModuleNotFoundError: No module named 'x'\n",
+            ": ModuleNotFoundError: No module named 'x'",
+        ),
+        ("training\nKilled\n", ": Killed"),
+        ("\n", ""),
+    ],
+)
+def test_a_command_that_failed_is_told_with_the_line_of_its_log_that_says_why(log, cause):
+    failed = "Job entrypoint command failed with exit code 2"
+    message = f"{failed}, last available logs (truncated to 20,000 chars):\n{log}"
+    assert describe(job("FAILED", 2, message))["problem"] == failed + cause
+
+
 def test_a_failed_job_is_one_line_without_secrets():
     message = "runtime_env setup failed:\nTraceback\n  x\nERROR: no version of topsecret\n"
     described = describe(job("FAILED", None, message))

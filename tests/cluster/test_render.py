@@ -310,6 +310,38 @@ def test_every_setting_that_shows_is_named_in_a_comment(target):
             ClusterSettings().with_overrides([f"{name}.x=1"])
 
 
+def leaves(values: dict, prefix: str = "") -> set[str]:
+    groups = {name: value for name, value in values.items() if isinstance(value, dict) and value}
+    inner = [leaves(value, f"{prefix}{name}.") for name, value in groups.items()]
+    return {prefix + name for name in values.keys() - groups.keys()}.union(*inner)
+
+
+def test_the_list_of_settings_is_the_description(capsys):
+    run("settings", "--json")
+    listed = json.loads(capsys.readouterr().out)["settings"]
+    description = ClusterSettings().model_dump(mode="json")
+    assert {each["setting"] for each in listed} == leaves(description) and len(listed) == len(
+        leaves(description)
+    )
+    by_name = {each["setting"]: each for each in listed}
+    assert all(each["meaning"] for each in listed)
+    assert by_name["head.cpus"]["default"] == 2 and by_name["worker.cpus"]["default"] == 8
+    assert by_name["trial.runners"]["type"] == "whole number, 0 or more or none"
+    assert by_name["kubernetes.pull_policy"]["type"] == "IfNotPresent, Always, Never"
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_settings_of_a_target_leave_out_what_others_alone_read(target, capsys):
+    run("settings", target, "--json")
+    groups = {each["setting"].partition(".")[0] for each in json.loads(capsys.readouterr().out)["settings"]}
+    own = {"aws", "gcp", "kubernetes", "slurm"}
+    assert groups & own == ({target.removesuffix("-job").replace("kuberay", "kubernetes")} & own)
+    # What the files name in comments is listed.
+    comments = re.findall(r"#(.*)", "\n".join(rendered(target).values()))
+    named = {name for line in comments for name in re.findall(r"\(((?:[a-z_]+\.)+[a-z_]+)\)", line)}
+    assert {name.partition(".")[0] for name in named} <= groups
+
+
 @pytest.mark.parametrize("page", ["clusters.md", "security.md"])
 def test_the_pages_name_the_pinned_version_and_settings_that_exist(page):
     text = (ROOT / "docs" / page).read_text()
