@@ -1,7 +1,7 @@
 """`rl-rec cluster render`: the files that make a cluster, from one description."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,12 @@ def cluster() -> None:
 
 
 @cluster.command(epilog="Example: rl-rec cluster settings kuberay")
-@click.argument("target", type=click.Choice([*TARGETS]), required=False)
+@click.argument("target", type=click.Choice([*TARGETS]), required=False, metavar="[TARGET]")
 @json_option
 def settings(target: str | None, as_json: bool) -> None:
     """List the settings of a cluster's description: what render takes with --set or in its --config.
 
-    With TARGET, without those that only other targets read.
+    With TARGET (aws, gcp, kuberay, kuberay-job, slurm or docker), without those that only others read.
     """
     emit({"target": target, "settings": settings_of(target)}, as_json, settings_table)
 
@@ -40,7 +40,7 @@ def settings(target: str | None, as_json: bool) -> None:
     "--simulator work/sim --out work/sigma; "
     "rl-rec cluster render docker --set image=registry.example.org/team/rl-rec --out deploy/image"
 )
-@click.argument("target", type=click.Choice([*TARGETS]))
+@click.argument("target", type=click.Choice([*TARGETS]), metavar="TARGET")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
 @click.option("--gpus", type=click.IntRange(0), help="GPUs of all workers together.")
 @click.option("--workers", type=click.IntRange(1), help="Workers at most.")
@@ -86,9 +86,9 @@ def render(
         raise UserError(f"{config}: {error}") from None
     fields = {"gpus": gpus, "workers": workers, "min_workers": min_workers, "name": name}
     pairs = [f"{field}={value}" for field, value in fields.items() if value is not None]
-    result = render_files(target, described.with_overrides([*assignments, *pairs]), command)
-    if result.fits.get("device") == "cuda" and command and not any("device" in word for word in command):
-        warning = f"the command leaves the GPUs idle: give it {_options(result.fits, result.trials)}"
+    described = described.with_overrides([*assignments, *pairs])
+    result = render_files(target, described, command)
+    for warning in _warnings(described, result, command):
         console.print(f"[yellow]{warning}[/yellow]", soft_wrap=True)
     if out is not None:
         with new_directory(out, overwrite=overwrite) as draft:
@@ -100,6 +100,16 @@ def render(
         _print_files(result)
     else:
         emit(describe(result, out), as_json, _written)
+
+
+def _warnings(described: ClusterSettings, result: Rendered, command: Sequence[str]) -> Iterator[str]:
+    if result.fits.get("device") == "cuda" and command and not any("device" in word for word in command):
+        yield f"the command leaves the GPUs idle: give it {_options(result.fits, result.trials)}"
+    if TARGETS[result.target].pulls_image and "/" not in described.image:
+        yield (
+            f"image={described.image} names no registry that machines could pull it from: "
+            f"--set image=registry.example.org/team/{described.image}"
+        )
 
 
 def describe(result: Rendered, out: Path | None) -> dict[str, Any]:

@@ -45,6 +45,8 @@ class Target:
     """What only its templates need."""
     own: str | None = None
     """The group of settings that this target has to itself."""
+    pulls_image: bool = True
+    """Whether machines fetch the image from a registry."""
     takes_command: bool = False
     runner_machines: bool = True
 
@@ -221,8 +223,10 @@ def _slurm(settings: ClusterSettings, command: Sequence[str]) -> Mapping[str, An
 
 
 _SUBMIT = (
-    "rl-rec submit --address http://localhost:8265 -- sweep planning --simulator /PATH/THERE --out /PATH/THERE"
+    "rl-rec submit --address http://localhost:8265 -- sweep planning --simulator /PATH/THERE --out /PATH/THERE "
+    "{fits} --parallel {trials}"
 )
+_NAMESPACE = "kubectl create namespace {c.kubernetes.namespace}   # once"
 _RAY_UP = (
     "ray up FOLDER/cluster.yaml",
     "ray rsync-down FOLDER/cluster.yaml /home/ray/.ray/auth_token FOLDER.token",
@@ -253,6 +257,7 @@ TARGETS: Mapping[str, Target] = {
         {"volume.yaml": "volume.yaml.j2", "cluster.yaml": "kuberay.yaml.j2"},
         checks.check_kubernetes,
         (
+            _NAMESPACE,
             "kubectl apply --dry-run=server -f FOLDER",
             "kubectl apply -f FOLDER/volume.yaml",
             "kubectl apply -f FOLDER/cluster.yaml",
@@ -267,6 +272,7 @@ TARGETS: Mapping[str, Target] = {
         {"volume.yaml": "volume.yaml.j2", "job.yaml": "kuberay-job.yaml.j2"},
         checks.check_kubernetes,
         (
+            _NAMESPACE,
             "kubectl apply --dry-run=server -f FOLDER",
             "kubectl apply -f FOLDER/volume.yaml",
             "kubectl apply -f FOLDER/job.yaml",
@@ -283,6 +289,7 @@ TARGETS: Mapping[str, Target] = {
         ("sbatch FOLDER/rl-rec.sbatch", "squeue --me"),
         _slurm,
         own="slurm",
+        pulls_image=False,
         takes_command=True,
         runner_machines=False,
     ),
@@ -291,5 +298,6 @@ TARGETS: Mapping[str, Target] = {
         {"Dockerfile": "Dockerfile.j2", "Dockerfile.dockerignore": "dockerignore.j2"},
         checks.check_docker,
         ("docker build -f FOLDER/Dockerfile -t {image} .", "docker push {image}"),
+        pulls_image=False,
     ),
 }

@@ -21,7 +21,7 @@ from cluster.render_cli import cluster as verb
 from envs.errors import UserError
 from rl_rec.agents import find_agent
 from rl_rec.resources import Processes, left_over
-from tests.cluster.manifests import ROOT, SWEEP, rendered
+from tests.cluster.manifests import CLOUDS, ROOT, SWEEP, rendered
 
 
 def locked(package: str) -> str:
@@ -376,6 +376,25 @@ def test_a_job_that_would_leave_the_gpus_idle_is_warned_about():
     assert "leaves the GPUs idle: give it --set device=cuda" in CliRunner().invoke(verb, arguments).stderr
     fitting = CliRunner().invoke(verb, [*arguments, "--set", "device=cuda"])
     assert fitting.exit_code == 0 and "idle" not in fitting.stderr
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_image_that_machines_could_not_pull_is_warned_about(target):
+    command = ["--", *SWEEP, "--set", "device=cuda"] if TARGETS[target].takes_command else []
+    arguments = ["render", target, *(word for text in CLOUDS for word in ("--set", text))]
+    warned = CliRunner().invoke(verb, [*arguments, *command])
+    assert ("names no registry" in warned.stderr) is (
+        target not in ("docker", "slurm")
+    ) and warned.exit_code == 0
+    named = CliRunner().invoke(verb, [*arguments, "--set", "image=registry.example.org/a/rl-rec", *command])
+    assert named.stderr == "" and named.exit_code == 0
+
+
+def test_the_next_steps_fill_the_cluster_and_name_its_namespace(capsys):
+    run("render", "kuberay", "--gpus", 8, "--workers", 4, "--set", "kubernetes.namespace=ours", "--json")
+    steps = json.loads(capsys.readouterr().out)["next"]
+    assert steps[0].startswith("kubectl create namespace ours")
+    assert "--set device=cuda" in steps[-1] and steps[-1].endswith("--parallel 8")
 
 
 def test_what_is_printed_is_one_stream_of_documents():
