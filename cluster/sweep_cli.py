@@ -13,13 +13,26 @@ from cluster.options import address_option, track_option
 from envs.errors import Terminated, UserError
 from envs.storage.location import Location, shown
 from rl_rec.cli.checked import CheckedCommand
-from rl_rec.cli.options import FOLDER, json_option, local_folders, overwrite_option, set_option
+from rl_rec.cli.options import (
+    FOLDER,
+    ValueOrFile,
+    json_option,
+    local_folders,
+    overwrite_option,
+    set_option,
+)
 from rl_rec.cli.output import console, emit
 from rl_rec.cli.progress import reporting
 
 if TYPE_CHECKING:
     from tuning.search import SearchPlan
     from tuning.study_plan import StudyPlan
+
+
+def _is_file(name: str) -> bool:
+    from tuning.sweep_files import is_file
+
+    return is_file(name)
 
 
 def _check_sweep(
@@ -39,9 +52,7 @@ def _check_sweep(
     needed = {"--simulator": simulator} if dry_run else {"--simulator": simulator, "--out": out}
     if missing := [option for option, value in needed.items() if value is None]:
         raise UserError(f"missing {', '.join(missing)}")
-    from tuning.sweep_files import is_file
-
-    if not is_file(name):
+    if not _is_file(name):
         assert simulator is not None
         _plan(name, simulator, split, assignments, seeds, steps, episodes).check_alone()
 
@@ -68,7 +79,7 @@ def _plan(
     check=_check_sweep,
     epilog="Example: rl-rec sweep exploration-variance --simulator work/sim --out work/sigma --seeds 5",
 )
-@click.argument("name", required=False, metavar="[NAME|FILE]")
+@click.argument("name", required=False, metavar="[NAME|FILE]", type=ValueOrFile(_is_file))
 @click.option("--simulator", type=FOLDER, help="A folder that rl-rec simulator fit wrote.")
 @click.option("--out", type=FOLDER, help="The folder to write.")
 @click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0, 1, ...: how many; the sweep's by default.")

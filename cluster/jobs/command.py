@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from envs.errors import UserError
 from envs.storage.location import Url
 from rl_rec.cli.checked import CheckedCommand
-from rl_rec.cli.options import Folder
+from rl_rec.cli.options import Folder, ValueOrFile
 
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 _NOT_HERE = ("submit", "jobs")
@@ -99,7 +99,7 @@ def _values(
             )
             is_default = context.get_parameter_source(parameter.name) is not ParameterSource.COMMANDLINE
             for text in _texts(context.params[parameter.name]):
-                yield Value(label, text, _is_path(original.type), is_default)
+                yield Value(label, text, _is_path(original.type, text), is_default)
         if isinstance(command, CheckedCommand):
             command.check(**context.params)
         if isinstance(command, click.Group):
@@ -128,7 +128,9 @@ def _bare_parameter(parameter: click.Parameter) -> click.Parameter:
     return bare
 
 
-def _is_path(kind: click.ParamType) -> bool:
+def _is_path(kind: click.ParamType, text: str) -> bool:
+    if isinstance(kind, ValueOrFile):
+        return kind.is_file(text)
     return isinstance(kind, (click.Path, click.File, Folder))
 
 

@@ -12,7 +12,7 @@ from envs.errors import UserError
 from envs.files import read_json
 from envs.storage.location import Location
 from rl_rec.cli.checked import CheckedCommand
-from rl_rec.cli.options import FOLDER, device_option, json_option, local_folders, set_option
+from rl_rec.cli.options import FOLDER, ValueOrFile, device_option, json_option, local_folders, set_option
 from rl_rec.cli.output import console, emit, entries_table
 from rl_rec.cli.progress import reporting
 
@@ -20,6 +20,10 @@ _SPLITS = ("train", "validation", "test")
 _POLICIES = ("random", "popular", "constant", "oracle", "planner")
 _FEW_LOGS = 0.25
 """Share of unsupported slots above which a return deserves a warning; of the logs themselves it is 0.05."""
+
+
+def _is_file(schedule: str) -> bool:
+    return "=" not in schedule
 
 
 def _check(
@@ -37,8 +41,8 @@ def _check(
     if policy is not None:
         from envs.world_settings import WorldSettings
 
-        is_file = schedule is not None and "=" not in schedule
-        WorldSettings().with_overrides(_changes(None if is_file else schedule, assignments))
+        known = None if schedule is None or _is_file(schedule) else schedule
+        WorldSettings().with_overrides(_changes(known, assignments))
 
 
 def _changes(schedule: str | None, assignments: Sequence[str]) -> list[str]:
@@ -81,6 +85,7 @@ def _changes(schedule: str | None, assignments: Sequence[str]) -> list[str]:
 @click.option(
     "--catalogue",
     "schedule",
+    type=ValueOrFile(_is_file),
     metavar="SCHEDULE",
     help="Change which items are live: NAME=VALUE,... or a JSON file with these names: withheld, rule, churn, "
     "seed, show. Example: --catalogue show=all shows a run that was trained with world.catalogue.withheld=0.2 "

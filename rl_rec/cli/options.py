@@ -105,6 +105,19 @@ class Folder(click.ParamType):
 FOLDER = Folder()
 
 
+class ValueOrFile(click.ParamType):
+    """A value, or the local path of a file that holds it.
+
+    Args:
+        is_file: whether a text is a file's path, by its looks alone.
+    """
+
+    name = "value or file"
+
+    def __init__(self, is_file: Callable[[str], bool]) -> None:
+        self.is_file = is_file
+
+
 def local_folders(
     reads: Sequence[str] = (), writes: Sequence[str] = (), creates: Sequence[str] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -78,6 +78,8 @@ def test_misspelt_and_incomplete_ones_fail_here(arguments, problem):
         ([*GOOD[:-1], "runs/x"], r"--out is runs/x, a relative path"),
         (["compare", "/a", "b", "--simulator", "/s"], r"RUN_B is b, a relative path"),
         (["quickstart"], r"--out is by default runs/quickstart, a relative path"),
+        (["sweep", "mine.yaml", "--simulator", "/s", "--out", "/o"], r"FILE\] is mine.yaml, a relative path"),
+        (["evaluate", "--run", "/r", "--catalogue", "a.json"], r"--catalogue is a.json, a relative path"),
         (["train", "--resume", "~/run"], r"--resume is ~/run, a relative path"),
         ([*GOOD, "--address", "auto"], "leave --address out"),
         (["submit", "--", "train"], "cannot be `rl-rec submit`"),
