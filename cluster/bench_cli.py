@@ -2,15 +2,35 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from rl_rec.cli.checked import CheckedCommand
 from rl_rec.cli.options import json_option, set_option
 from rl_rec.cli.output import emit
 from rl_rec.cli.progress import reporting
 
+if TYPE_CHECKING:
+    from rl_rec.agents import Agent
+    from rl_rec.train_settings import TrainSettings
 
-@click.command(epilog="Example: rl-rec bench tune --simulator work/sim --steps 60000 --repeats 3")
+
+def _settings(agent: "Agent", steps: int, assignments: Sequence[str]) -> "TrainSettings[Any]":
+    return agent.train_settings().with_overrides(["evaluation.every=0", *assignments, f"steps={steps}"])
+
+
+def _check_tune(agent: str, steps: int, assignments: Sequence[str], **_: object) -> None:
+    from rl_rec.agents import find_agent
+
+    _settings(find_agent(agent), steps, assignments)
+
+
+@click.command(
+    cls=CheckedCommand,
+    check=_check_tune,
+    epilog="Example: rl-rec bench tune --simulator work/sim --steps 60000 --repeats 3",
+)
 @click.option(
     "--simulator",
     type=click.Path(path_type=Path),
@@ -35,7 +55,7 @@ def tune(
     from tuning.training import check_settings
 
     chosen = find_agent(agent)
-    settings = chosen.train_settings().with_overrides(["evaluation.every=0", *assignments, f"steps={steps}"])
+    settings = _settings(chosen, steps, assignments)
     check_settings(chosen, simulator.resolve(), world_folder.load(simulator.resolve()), settings)
     with (
         ray_session([settings.reservation]),

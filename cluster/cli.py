@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cluster.options import track_option
+from cluster.options import address_option, track_option
 from envs.errors import Terminated, UserError
 from envs.storage.location import Location, shown
+from rl_rec.cli.checked import CheckedCommand
 from rl_rec.cli.options import (
     FOLDER,
     device_option,
@@ -21,10 +22,58 @@ from rl_rec.cli.options import (
 from rl_rec.cli.output import console, emit
 from rl_rec.cli.progress import reporting
 
+if TYPE_CHECKING:
+    from rl_rec.agents import Agent
+    from rl_rec.train_settings import TrainSettings
+
+
+def _check_train(
+    algorithm: str | None,
+    simulator: Location | None,
+    steps: int | None,
+    seed: int | None,
+    out: Location | None,
+    resume_path: Location | None,
+    assignments: Sequence[str],
+    device: str | None,
+    track: Sequence[str],
+    **_: object,
+) -> None:
+    new = {"ALGORITHM": algorithm, "--simulator": simulator, "--out": out}
+    if resume_path is not None:
+        extra = {
+            **new,
+            "--steps": steps,
+            "--seed": seed,
+            "--device": device,
+            "--set": assignments or None,
+            "--track": track or None,
+        }
+        given = [name for name, value in extra.items() if value is not None]
+        if given:
+            raise UserError(f"--resume goes on with the run's own settings: leave out {', '.join(given)}")
+    elif missing := [name for name, value in new.items() if value is None]:
+        raise UserError(f"missing {', '.join(missing)} (or --resume RUN)")
+    else:
+        from rl_rec.agents import find_agent
+
+        assert algorithm is not None
+        _settings(find_agent(algorithm), steps, seed, device, assignments)
+
+
+def _settings(
+    agent: "Agent", steps: int | None, seed: int | None, device: str | None, assignments: Sequence[str]
+) -> "TrainSettings[Any]":
+    fields = {"steps": steps, "seed": seed, "device": device}
+    pairs = [f"{name}={value}" for name, value in fields.items() if value is not None]
+    return agent.train_settings().with_overrides([*assignments, *pairs])
+
 
 @click.command(
+    cls=CheckedCommand,
+    check=_check_train,
     epilog="Example: rl-rec train hac --simulator worlds/ml-100k --steps 100000 --seed 1 --out runs/hac "
-    "--set agent.exploration.sigma=0.2"
+    "--set agent.exploration.sigma=0.2",
 )
 @click.argument("algorithm", required=False)
 @click.option("--simulator", type=FOLDER, help="A folder that rl-rec simulator fit wrote.")
@@ -32,7 +81,7 @@ from rl_rec.cli.progress import reporting
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of all randomness.")
 @click.option("--out", type=FOLDER, help="The run folder to write.")
 @click.option("--resume", "resume_path", type=FOLDER, help="Go on with this run instead.")
-@click.option("--address", help="A running Ray cluster; by default Ray is started here.")
+@address_option
 @set_option
 @click.option("--device", help="Where to compute: cpu or cuda.")
 @track_option
@@ -59,22 +108,6 @@ def train(
     The run folder holds configuration, versions, commit, data fingerprint and seed (run.json), results,
     TensorBoard events, checkpoints and a picture of the learning curve. Folders may be URLs (docs/storage.md).
     """
-    new = {"ALGORITHM": algorithm, "--simulator": simulator, "--out": out}
-    if resume_path is not None:
-        extra = {
-            **new,
-            "--steps": steps,
-            "--seed": seed,
-            "--device": device,
-            "--set": assignments or None,
-            "--track": track or None,
-        }
-        given = [name for name, value in extra.items() if value is not None]
-        if given:
-            raise UserError(f"--resume goes on with the run's own settings: leave out {', '.join(given)}")
-    elif missing := [name for name, value in new.items() if value is None]:
-        raise UserError(f"missing {', '.join(missing)} (or --resume RUN)")
-
     from rl_rec.agents import find_agent
     from rl_rec.run_folder import RunFolder
 
@@ -90,9 +123,7 @@ def train(
     else:
         assert algorithm is not None and simulator is not None and out is not None
         agent = find_agent(algorithm)
-        fields = {"steps": steps, "seed": seed, "device": device}
-        pairs = [f"{name}={value}" for name, value in fields.items() if value is not None]
-        settings = agent.train_settings().with_overrides([*assignments, *pairs])
+        settings = _settings(agent, steps, seed, device, assignments)
 
     from cluster.ray_session import ray_session
     from tuning import training

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import ray
 
+from cluster.addresses import node_address
 from cluster.watch import watched
 from envs.errors import UserError
 from rl_rec.cli.options import check_device
@@ -34,8 +35,8 @@ def ray_session(
 
     Args:
         reservations: what the trials reserve, each one's.
-        address: of a running cluster (``auto``, ``ray://...``); ``None`` takes ``RAY_ADDRESS``, which Ray sets
-            for its jobs, and without it starts a local instance.
+        address: of the cluster that this machine is part of (``auto``, ``HOST:6379``); ``None`` takes
+            ``RAY_ADDRESS``, which Ray sets for its jobs, and without it starts a local instance.
         at_once: trials that a local instance makes room for; on a cluster they wait for each other.
         all_must_fit: otherwise the caller asks ``check_room`` for each.
         go_on: what a user does after the cluster was lost, which ends the process.
@@ -49,7 +50,7 @@ def ray_session(
             check_room(reservations)
         yield
         return
-    address = address or os.environ.get("RAY_ADDRESS")
+    address = node_address(address)
     cpus = max(total(reservation)[0] for reservation in reservations)
     environment = {name: os.environ.get(name, value) for name, value in WORKER_ENVIRONMENT.items()}
     os.environ.update(environment)
@@ -78,7 +79,12 @@ def ray_session(
             ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env=runtime)
     except (ConnectionError, ValueError, RuntimeError) as error:
         problem = " ".join(str(error).split())
-        raise UserError(f"Ray cannot start or reach {address or 'a local instance'}: {problem}") from None
+        if address is None:
+            raise UserError(f"Ray cannot start: {problem}") from None
+        raise UserError(
+            f"Ray cannot reach {address}: {problem} (is it up, and does it ask for a token? Then set "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH)"
+        ) from None
     if callable(on_sigterm) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own prints its native stack
     try:

@@ -1,7 +1,7 @@
 """`rl-rec cluster render`: the files that make a cluster, from one description."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,28 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from cluster.manifests.description import ClusterSettings
-from cluster.manifests.render import TARGETS, Rendered
+from cluster.manifests.render import TARGETS, Rendered, settings_of
 from cluster.manifests.render import render as render_files
 from envs.errors import UserError
 from rl_rec.cli.options import json_option, overwrite_option, set_option
 from rl_rec.cli.output import console, emit
+from rl_rec.cli.settings_list import settings_table
 
 
-@click.group()
+@click.group(epilog="Example: rl-rec cluster render kuberay --gpus 8 --workers 4 --out deploy/ray")
 def cluster() -> None:
     """Make the files that make a cluster."""
+
+
+@cluster.command(epilog="Example: rl-rec cluster settings kuberay")
+@click.argument("target", type=click.Choice([*TARGETS]), required=False, metavar="[TARGET]")
+@json_option
+def settings(target: str | None, as_json: bool) -> None:
+    """List the settings of a cluster's description: what render takes with --set or in its --config.
+
+    With TARGET (aws, gcp, kuberay, kuberay-job, slurm or docker), without those that only others read.
+    """
+    emit({"target": target, "settings": settings_of(target)}, as_json, settings_table)
 
 
 @cluster.command(
@@ -28,7 +40,7 @@ def cluster() -> None:
     "--simulator work/sim --out work/sigma; "
     "rl-rec cluster render docker --set image=registry.example.org/team/rl-rec --out deploy/image"
 )
-@click.argument("target", type=click.Choice([*TARGETS]))
+@click.argument("target", type=click.Choice([*TARGETS]), metavar="TARGET")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
 @click.option("--gpus", type=click.IntRange(0), help="GPUs of all workers together.")
 @click.option("--workers", type=click.IntRange(1), help="Workers at most.")
@@ -57,9 +69,10 @@ def render(
     """Render and check the files of TARGET: aws and gcp (`ray up`), kuberay, kuberay-job, slurm, docker.
 
     All come from one description, so that a cluster is the same wherever it runs; a description that does not
-    add up is refused. Each file says which settings of rl-rec train and sweep fit the cluster. COMMAND is the
-    job of kuberay-job and slurm, what would follow rl-rec; started again, it goes on from its checkpoints.
-    docs/clusters.md walks from zero to a job for each target, docs/security.md says what each exposes.
+    add up is refused. rl-rec cluster settings TARGET lists what --set and --config take. Each file says which
+    settings of rl-rec train and sweep fit the cluster. COMMAND is the job of kuberay-job and slurm, what would
+    follow rl-rec; started again, it goes on from its checkpoints. docs/clusters.md walks from zero to a job for
+    each target, docs/security.md says what each exposes.
     """
     from envs.files import new_directory
     from tuning.sweep_files import read_yaml
@@ -67,12 +80,15 @@ def render(
     values = {} if config is None else read_yaml(config)
     if not isinstance(values, Mapping):
         raise UserError(f"{config} holds no settings of a cluster: name them, such as gpus: 8")
-    settings = ClusterSettings.from_mapping(values, "" if config is None else str(config))
+    try:
+        described = ClusterSettings.from_mapping(values)
+    except UserError as error:
+        raise UserError(f"{config}: {error}") from None
     fields = {"gpus": gpus, "workers": workers, "min_workers": min_workers, "name": name}
     pairs = [f"{field}={value}" for field, value in fields.items() if value is not None]
-    result = render_files(target, settings.with_overrides([*assignments, *pairs]), command)
-    if result.fits.get("device") == "cuda" and command and not any("device" in word for word in command):
-        warning = f"the command leaves the GPUs idle: give it {_options(result.fits, result.trials)}"
+    described = described.with_overrides([*assignments, *pairs])
+    result = render_files(target, described, command)
+    for warning in _warnings(described, result, command):
         console.print(f"[yellow]{warning}[/yellow]", soft_wrap=True)
     if out is not None:
         with new_directory(out, overwrite=overwrite) as draft:
@@ -84,6 +100,16 @@ def render(
         _print_files(result)
     else:
         emit(describe(result, out), as_json, _written)
+
+
+def _warnings(described: ClusterSettings, result: Rendered, command: Sequence[str]) -> Iterator[str]:
+    if result.fits.get("device") == "cuda" and command and not any("device" in word for word in command):
+        yield f"the command leaves the GPUs idle: give it {_options(result.fits, result.trials)}"
+    if TARGETS[result.target].pulls_image and "/" not in described.image:
+        yield (
+            f"image={described.image} names no registry that machines could pull it from: "
+            f"--set image=registry.example.org/team/{described.image}"
+        )
 
 
 def describe(result: Rendered, out: Path | None) -> dict[str, Any]:

@@ -2,13 +2,20 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from cluster.options import address_option
 from envs.errors import UserError
+from rl_rec.cli.checked import CheckedCommand
 from rl_rec.cli.options import json_option, overwrite_option, set_option
 from rl_rec.cli.output import console, emit
 from rl_rec.cli.progress import reporting
+
+if TYPE_CHECKING:
+    from rl_rec.train_settings import TrainSettings
+    from tuning.scaling import Point
 
 
 class _Counts(click.ParamType):
@@ -23,9 +30,49 @@ class _Counts(click.ParamType):
             self.fail(f"{value!r} is no list of whole numbers such as 1,2,4", param, ctx)
 
 
+def _check_scale(
+    agent: str,
+    runners: tuple[int, ...],
+    learners: tuple[int, ...],
+    modes: str,
+    predict: tuple[int, ...],
+    bandwidth: str,
+    assignments: Sequence[str],
+    **_: object,
+) -> None:
+    chosen = modes.split(",")
+    if not set(chosen) <= {"sync", "async"} or len(set(chosen)) < len(chosen):
+        raise UserError(f"--modes {modes}: use sync, async or sync,async")
+    if min(predict) < 1 or min(learners) < 0:
+        raise UserError("--predict needs counts from 1 on, --learners from 0 on")
+
+    from tuning import scaling, scaling_report
+
+    try:
+        scaling_report.parse_bandwidth(bandwidth)
+    except ValueError:
+        raise UserError(f"--bandwidth {bandwidth}: give it like 10Gbit, 100Mbit or 500MB") from None
+    scaling.check_counts(runners)
+    _runs(agent, runners, learners, modes, assignments)
+
+
+def _runs(
+    agent: str, runners: tuple[int, ...], learners: tuple[int, ...], modes: str, assignments: Sequence[str]
+) -> "tuple[TrainSettings[Any], dict[Point, TrainSettings[Any]]]":
+    """The settings that all points share, and each one's own."""
+    from rl_rec.agents import find_agent
+    from tuning import scaling
+
+    base = find_agent(agent).train_settings().with_overrides(["rollout.runners=1", *assignments])
+    points = scaling.points(runners, modes.split(","), learners)
+    return base, {point: point.settings(base) for point in points}
+
+
 @click.command(
+    cls=CheckedCommand,
+    check=_check_scale,
     epilog="Example: rl-rec scale hac --simulator worlds/ml-100k --runners 1,2,4 --set replay.ratio=0.1 "
-    "--out runs/scale"
+    "--out runs/scale",
 )
 @click.argument("agent")
 @click.option(
@@ -52,7 +99,7 @@ class _Counts(click.ParamType):
     "--bandwidth", default="10Gbit", show_default=True, help="Of the driver's network in the prediction."
 )
 @click.option("--skip-unfit", is_flag=True, help="Leave out points that the cluster has no place for.")
-@click.option("--address", help="A running Ray cluster; by default Ray is started here.")
+@address_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write.")
 @overwrite_option
 @set_option
@@ -81,12 +128,6 @@ def scale(
     measured costs is checked against the points, and drawn for clusters of up to --predict runners:
     docs/scaling.md.
     """
-    chosen_modes = modes.split(",")
-    if not set(chosen_modes) <= {"sync", "async"} or len(set(chosen_modes)) < len(chosen_modes):
-        raise UserError(f"--modes {modes}: use sync, async or sync,async")
-    if min(predict) < 1 or min(learners) < 0:
-        raise UserError("--predict needs counts from 1 on, --learners from 0 on")
-
     from cluster.ray_session import check_room, ray_session
     from envs import world_folder
     from envs.files import new_directory
@@ -95,15 +136,10 @@ def scale(
     from tuning import scaling, scaling_report
     from tuning.training import check_settings
 
-    try:
-        bytes_per_s = scaling_report.parse_bandwidth(bandwidth)
-    except ValueError:
-        raise UserError(f"--bandwidth {bandwidth}: give it like 10Gbit, 100Mbit or 500MB") from None
-    scaling.check_counts(runners)
+    bytes_per_s = scaling_report.parse_bandwidth(bandwidth)
     refuse_existing(out, overwrite)
     found = find_agent(agent)
-    base = found.train_settings().with_overrides(["rollout.runners=1", *assignments])
-    runs = {point: point.settings(base) for point in scaling.points(runners, chosen_modes, learners)}
+    base, runs = _runs(agent, runners, learners, modes, assignments)
     fitted = world_folder.load(simulator.resolve())
     for settings in runs.values():
         check_settings(found, simulator.resolve(), fitted, settings)

@@ -9,9 +9,10 @@ import click
 from rich.console import Group
 from rich.table import Table
 
-from cluster.options import track_option
+from cluster.options import address_option, track_option
 from envs.errors import Terminated, UserError
 from envs.storage.location import Location, shown
+from rl_rec.cli.checked import CheckedCommand
 from rl_rec.cli.options import FOLDER, json_option, local_folders, set_option
 from rl_rec.cli.output import console, emit
 from rl_rec.cli.progress import reporting
@@ -22,10 +23,43 @@ if TYPE_CHECKING:
 _DEFAULTS: Mapping[str, Any] = {"seeds": 5, "episodes": 2048, "split": "test"}
 
 
+def _check_study(
+    algorithm: str | None,
+    simulator: Location | None,
+    out: Location | None,
+    resume_path: Location | None,
+    variants: Sequence[str],
+    worlds: Sequence[str],
+    serves: Sequence[str],
+    seeds: int | None,
+    steps: int | None,
+    split: str | None,
+    episodes: int | None,
+    assignments: Sequence[str],
+    **_: object,
+) -> None:
+    new = {"ALGORITHM": algorithm, "--simulator": simulator, "--out": out}
+    chosen = {"seeds": seeds, "episodes": episodes, "split": split}
+    if resume_path is not None:
+        several = {"--variant": variants, "--world": worlds, "--serve": serves, "--set": assignments}
+        extra = {**new, **several, "--steps": steps, **{f"--{name}": value for name, value in chosen.items()}}
+        given = [name for name, value in extra.items() if value is not None and value != ()]
+        if given:
+            raise UserError(f"--resume goes on with the study's own settings: leave out {', '.join(given)}")
+    elif missing := [name for name, value in new.items() if value is None]:
+        raise UserError(f"missing {', '.join(missing)} (or --resume STUDY)")
+    else:
+        assert algorithm is not None and simulator is not None
+        plan = _plan(algorithm, simulator, variants, worlds, serves, assignments, steps, seeds, episodes, split)
+        plan.check_alone()
+
+
 @click.command(
+    cls=CheckedCommand,
+    check=_check_study,
     epilog="Example: rl-rec study hac --simulator work/sim --seeds 5 --out work/study --variant hac "
     "--variant supervision@hac:agent.policy_weight=0,agent.alignment_weight=0 "
-    "--serve same: --serve short:world.max_steps=10"
+    "--serve same: --serve short:world.max_steps=10",
 )
 @click.argument("algorithm", required=False)
 @click.option("--simulator", type=FOLDER, help="A folder that rl-rec simulator fit wrote.")
@@ -67,7 +101,7 @@ _DEFAULTS: Mapping[str, Any] = {"seeds": 5, "episodes": 2048, "split": "test"}
 )
 @click.option("--episodes", type=click.IntRange(min=1), help="Users served per evaluation.  [default: 2048]")
 @click.option("--parallel", type=click.IntRange(min=1), default=2, show_default=True, help="Runs at once.")
-@click.option("--address", help="A running Ray cluster; by default Ray is started here.")
+@address_option
 @set_option
 @track_option
 @json_option
@@ -96,17 +130,6 @@ def study(
     of each variant to the first: one table per training world and serving condition. The folder also gets
     results.csv, with every seed's figures, and learning curves. --set applies to every variant.
     """
-    new = {"ALGORITHM": algorithm, "--simulator": simulator, "--out": out}
-    chosen = {"seeds": seeds, "episodes": episodes, "split": split}
-    if resume_path is not None:
-        several = {"--variant": variants, "--world": worlds, "--serve": serves, "--set": assignments}
-        extra = {**new, **several, "--steps": steps, **{f"--{name}": value for name, value in chosen.items()}}
-        given = [name for name, value in extra.items() if value is not None and value != ()]
-        if given:
-            raise UserError(f"--resume goes on with the study's own settings: leave out {', '.join(given)}")
-    elif missing := [name for name, value in new.items() if value is None]:
-        raise UserError(f"missing {', '.join(missing)} (or --resume STUDY)")
-
     from cluster.ray_session import ray_session
     from tuning import study as studies
     from tuning.study_plan import read_plan
@@ -122,11 +145,7 @@ def study(
     else:
         assert algorithm is not None and simulator is not None and out is not None
         path = out
-        sizes: dict[str, Any] = {
-            name: _DEFAULTS[name] if value is None else value for name, value in chosen.items()
-        }
-        common = [*assignments, *([] if steps is None else [f"steps={steps}"])]
-        plan = _plan(algorithm, simulator, variants, worlds, serves, common, **sizes)
+        plan = _plan(algorithm, simulator, variants, worlds, serves, assignments, steps, seeds, episodes, split)
     if plan.base.idle:
         console.print(f"[yellow]{plan.base.idle}[/yellow]", soft_wrap=True)
     trackers = make_trackers(track, path.name)
@@ -160,9 +179,10 @@ def _plan(
     worlds: Sequence[str],
     serves: Sequence[str],
     assignments: Sequence[str],
-    seeds: int,
-    episodes: int,
-    split: str,
+    steps: int | None,
+    seeds: int | None,
+    episodes: int | None,
+    split: str | None,
 ) -> "StudyPlan":
     from envs.data.dataset import Split
     from rl_rec.agents import find_agent
@@ -185,14 +205,15 @@ def _plan(
                 raise UserError(f"{option} takes {takes}, got {text!r}")
             named.append((match["name"] or text, split_assignments(match["changes"])))
         conditions.append(_unique(named, option))
+    budget = [] if steps is None else [f"steps={steps}"]
     return StudyPlan(
         simulator=simulator,
-        variants=make_variants(_unique(wanted, "--variant"), assignments),
+        variants=make_variants(_unique(wanted, "--variant"), [*assignments, *budget]),
         worlds=conditions[0] or SAME_WORLD,
         serves=conditions[1] or AS_TRAINED,
-        seeds=seeds,
-        episodes=episodes,
-        split=Split[split.upper()],
+        seeds=_DEFAULTS["seeds"] if seeds is None else seeds,
+        episodes=_DEFAULTS["episodes"] if episodes is None else episodes,
+        split=Split[(split or _DEFAULTS["split"]).upper()],
     )
 
 

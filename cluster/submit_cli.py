@@ -133,7 +133,7 @@ def submit(
         click.echo(identity)
 
 
-@click.group()
+@click.group(epilog="Example: rl-rec jobs list --address http://head:8265")
 def jobs() -> None:
     """List, show, follow and stop the jobs of a Ray cluster."""
 

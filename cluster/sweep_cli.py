@@ -9,10 +9,18 @@ import click
 from rich.console import Group
 from rich.table import Table
 
-from cluster.options import track_option
+from cluster.options import address_option, track_option
 from envs.errors import Terminated, UserError
 from envs.storage.location import Location, shown
-from rl_rec.cli.options import FOLDER, json_option, local_folders, overwrite_option, set_option
+from rl_rec.cli.checked import CheckedCommand
+from rl_rec.cli.options import (
+    FOLDER,
+    ValueOrFile,
+    json_option,
+    local_folders,
+    overwrite_option,
+    set_option,
+)
 from rl_rec.cli.output import console, emit
 from rl_rec.cli.progress import reporting
 
@@ -21,10 +29,57 @@ if TYPE_CHECKING:
     from tuning.study_plan import StudyPlan
 
 
+def _is_file(name: str) -> bool:
+    from tuning.sweep_files import is_file
+
+    return is_file(name)
+
+
+def _check_sweep(
+    name: str | None,
+    simulator: Location | None,
+    out: Location | None,
+    seeds: int | None,
+    steps: int | None,
+    episodes: int | None,
+    split: str,
+    dry_run: bool,
+    assignments: Sequence[str],
+    **_: object,
+) -> None:
+    if name is None:
+        return
+    needed = {"--simulator": simulator} if dry_run else {"--simulator": simulator, "--out": out}
+    if missing := [option for option, value in needed.items() if value is None]:
+        raise UserError(f"missing {', '.join(missing)}")
+    if not _is_file(name):
+        assert simulator is not None
+        _plan(name, simulator, split, assignments, seeds, steps, episodes).check_alone()
+
+
+def _plan(
+    name: str,
+    simulator: Location,
+    split: str,
+    assignments: Sequence[str],
+    seeds: int | None,
+    steps: int | None,
+    episodes: int | None,
+) -> "StudyPlan | SearchPlan":
+    from envs.data.dataset import Split
+    from tuning.sweep_files import find_sweep
+
+    fields = {"seeds": seeds, "steps": steps, "episodes": episodes}
+    given = {field: value for field, value in fields.items() if value is not None}
+    return find_sweep(name).plan(simulator, Split[split.upper()], assignments, **given)
+
+
 @click.command(
-    epilog="Example: rl-rec sweep exploration-variance --simulator work/sim --out work/sigma --seeds 5"
+    cls=CheckedCommand,
+    check=_check_sweep,
+    epilog="Example: rl-rec sweep exploration-variance --simulator work/sim --out work/sigma --seeds 5",
 )
-@click.argument("name", required=False, metavar="[NAME|FILE]")
+@click.argument("name", required=False, metavar="[NAME|FILE]", type=ValueOrFile(_is_file))
 @click.option("--simulator", type=FOLDER, help="A folder that rl-rec simulator fit wrote.")
 @click.option("--out", type=FOLDER, help="The folder to write.")
 @click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0, 1, ...: how many; the sweep's by default.")
@@ -40,7 +95,7 @@ if TYPE_CHECKING:
     help="Whose users to evaluate on; choose settings on validation.",
 )
 @click.option("--parallel", type=click.IntRange(min=1), default=2, show_default=True, help="Trials at once.")
-@click.option("--address", help="A running Ray cluster; by default Ray is started here.")
+@address_option
 @click.option(
     "--if-exists",
     type=click.Choice(["fail", "resume", "restart"]),
@@ -80,18 +135,11 @@ def sweep(
 
         emit({known: one.question for known, one in SWEEPS.items()}, as_json, _listing)
         return
-    needed = {"--simulator": simulator} if dry_run else {"--simulator": simulator, "--out": out}
-    if missing := [option for option, value in needed.items() if value is None]:
-        raise UserError(f"missing {', '.join(missing)}")
     assert simulator is not None
 
     from envs import world_folder
-    from envs.data.dataset import Split
-    from tuning.sweep_files import find_sweep
 
-    fields = {"seeds": seeds, "steps": steps, "episodes": episodes}
-    given = {field: value for field, value in fields.items() if value is not None}
-    plan = find_sweep(name).plan(simulator, Split[split.upper()], assignments, **given)
+    plan = _plan(name, simulator, split, assignments, seeds, steps, episodes)
     if dry_run:
         plan.check(world_folder.load(simulator.resolve()))
         emit(_cost(plan, parallel), as_json, _trials)

@@ -1,11 +1,12 @@
 """Typed, strict configuration: every field documented and ranged, every unknown key refused."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, InstanceOf, PlainSerializer, ValidationError
+from pydantic.fields import FieldInfo
 from typing_extensions import Self
 
 from envs.errors import UserError
@@ -15,6 +16,8 @@ from envs.storage.location import Url, location
 def _located(value: Any) -> Any:
     return location(value) if isinstance(value, str) else value  # the rest is for pydantic to refuse
 
+
+_NAMED = 3  # places in one hint
 
 LocationField: TypeAlias = Annotated[
     Path | InstanceOf[Url], BeforeValidator(_located), PlainSerializer(str, when_used="json")
@@ -76,7 +79,9 @@ def _assign(values: dict[str, Any], path: list[str], text: str, model: type[Base
             target[name] = {**target[name], path[-1]: text}
             return
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            raise UserError(f"{'.'.join(path[: depth + 1])} is a value, it has no field {path[depth + 1]!r}")
+            parent, inside = ".".join(path[:depth]), path[depth + 1]
+            hint = _group_hint(owner, parent, name, inside)
+            raise UserError(f"{'.'.join(path[: depth + 1])} is a value, it has no field {inside!r}{hint}")
         target, owner = target[name], annotation
 
 
@@ -90,10 +95,22 @@ def _value(text: str, owner: type[BaseModel], name: str) -> str | list[str]:
 
 def _unknown_key(path: str, name: str, owner: type[BaseModel]) -> str:
     valid = list(owner.model_fields)
-    nearest = difflib.get_close_matches(name, valid, n=1, cutoff=0.0)
+    # Under its own name further in, or else misspelt.
+    nearest = list(_paths_of(name, owner))[:_NAMED] or difflib.get_close_matches(name, valid, n=1, cutoff=0.0)
     parent = path.rpartition(".")[0]
-    hint = f"; did you mean {'.'.join(filter(None, [parent, *nearest]))!r}?" if nearest else ""
+    meant = " or ".join(repr(".".join(filter(None, [parent, each]))) for each in nearest)
+    hint = f"; did you mean {meant}?" if meant else ""
     return f"unknown setting {path!r}{hint} (valid: {', '.join(valid)})"
+
+
+def _paths_of(name: str, model: type[BaseModel]) -> Iterator[str]:
+    """Where below ``model`` there is a field called ``name``."""
+    for group, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            if name in inner.model_fields:
+                yield f"{group}.{name}"
+            yield from (f"{group}.{path}" for path in _paths_of(name, inner))
 
 
 def _owner(model: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:
@@ -117,10 +134,76 @@ def _first_problem(error: ValidationError, model: type[BaseModel], where: str) -
     path = ".".join([where, *names] if where else names)
     if problem["type"] == "extra_forbidden":
         return _unknown_key(path, names[-1], _owner(model, names[:-1]))
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    if problem["type"] == "value_error" and isinstance(problem["input"], Mapping):
+    given = problem["input"]
+    if problem["type"] == "value_error" and isinstance(given, Mapping):
+        message = str(problem["msg"]).removeprefix("Value error, ")
         return f"{path}: {message}" if path else message  # a cross-field check: its message is already whole
-    return f"{path}: {message}, got {problem['input']!r}" if path else message
+    owner = _owner(model, names[:-1])
+    field = owner.model_fields.get(names[-1]) if names else None
+    message, hint = _expectation(problem, field), ""
+    parent = path.rpartition(".")[0]
+    if problem["type"] == "model_type" and field is not None:
+        hint = _value_hint(owner, parent, names[-1])
+    elif isinstance(given, Mapping) and given:
+        hint = _group_hint(owner, parent, names[-1], str(next(iter(given)))) if names else ""
+    return f"{path}: {message}, got {given!r}{hint}" if path else message
+
+
+_EXPECTED = {
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "{ge:g} or more",
+    "less_than": "less than {lt:.12g}",
+    "less_than_equal": "{le:.12g} or less",
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("tuple_type", "list_type"), "a list"),
+    "string_type": "text",
+    "dict_type": "names with values",
+}
+"""What a field takes, by pydantic's name of the problem and with its context."""
+
+
+def _expectation(problem: Any, field: FieldInfo | None) -> str:
+    """What should have been given, in words: no pattern and no term of pydantic's."""
+    kind, text = problem["type"], str(problem["msg"])
+    if kind in _EXPECTED:
+        return f"expected {_EXPECTED[kind].format(**problem.get('ctx', {}))}"
+    if field is not None and kind == "string_pattern_mismatch":
+        meaning = " ".join((field.description or "").split()).rstrip(".")
+        return f"expected something like {' or '.join(map(str, field.examples or ()))} ({meaning})"
+    if field is not None and kind == "model_type" and _is_group(field):
+        return f"expected settings of its own ({', '.join(_fields(field))})"
+    if text.startswith("Input should be "):
+        return text.replace("Input should be", "expected", 1)
+    return text.removeprefix("Value error, ")
+
+
+def _fields(field: FieldInfo) -> Mapping[str, FieldInfo]:
+    """The fields of a group of settings; none of a plain value."""
+    return getattr(field.annotation, "model_fields", {})
+
+
+def _is_group(field: FieldInfo) -> bool:
+    return bool(_fields(field))
+
+
+def _group_hint(owner: type[BaseModel], parent: str, name: str, inside: str) -> str:
+    """Where a plain value was taken for a group: the group of the nearest name that has that field."""
+    groups = [other for other, field in owner.model_fields.items() if inside in _fields(field)]
+    return "".join(
+        f"; did you mean {'.'.join(filter(None, [parent, nearest, inside]))!r}?"
+        for nearest in difflib.get_close_matches(name, groups, n=1, cutoff=0.6)
+    )
+
+
+def _value_hint(owner: type[BaseModel], parent: str, name: str) -> str:
+    """Where a group was taken for a plain value: the value of the nearest name."""
+    plain = [other for other, field in owner.model_fields.items() if not _is_group(field)]
+    return "".join(
+        f"; did you mean {'.'.join(filter(None, [parent, nearest]))!r}?"
+        for nearest in difflib.get_close_matches(name, plain, n=1, cutoff=0.8)
+    )
 
 
 def assignment(path: str, value: object) -> str:

@@ -1,6 +1,6 @@
 """The settings of a training run, the same tree for every algorithm."""
 
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
@@ -21,7 +21,7 @@ class RolloutSettings(Settings):
     """Steps that every user is served between two rounds of updates."""
     runners: int = Field(0, ge=0)
     """Remote env runners; 0 collects in the learner's process."""
-    mode: str = Field("sync", pattern="^(sync|async)$")
+    mode: Literal["sync", "async"] = "sync"
     """With remote runners, ``sync`` waits for all of them each round; ``async`` takes what is ready."""
     timeout_s: float = Field(120.0, gt=0.0)
     """Seconds after which a remote runner that brings nothing is taken to hang and started anew: well above

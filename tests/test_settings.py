@@ -1,5 +1,7 @@
 """Strict settings: every wrong key or value fails in one line that names its full path."""
 
+from typing import Literal
+
 import pytest
 from pydantic import Field, ValidationError, model_validator
 
@@ -58,6 +60,37 @@ def test_an_unknown_key_names_its_full_path_and_the_nearest_valid_one(assignment
     text = message_of(Outer().with_overrides, [assignment])
     assert f"unknown setting {path}" in text
     assert f"did you mean {nearest}" in text
+
+
+class Deeper(Settings):
+    inner: Inner = Inner()
+    actor: Inner = Inner()
+    actors: int = 1
+    name: str = Field("a", pattern="^[a-z]+$", examples=["team"])
+    """What it is called."""
+    mode: Literal["sync", "async"] = "sync"
+
+
+@pytest.mark.parametrize(
+    "assignment, expected",
+    [
+        ("hidden=3", "did you mean 'inner.hidden' or 'actor.hidden'?"),
+        ("actors.hidden=3", "actors is a value, it has no field 'hidden'; did you mean 'actor.hidden'?"),
+        ("actor=3", "actor: expected settings of its own (hidden, dropout), got '3'; did you mean 'actors'?"),
+        ("inner=3", "inner: expected settings of its own (hidden, dropout), got '3'"),
+        ("actors=many", "actors: expected a whole number, got 'many'"),
+        ("actor.hidden=0", "actor.hidden: expected 1 or more, got '0'"),
+        ("name=A1", "name: expected something like team (What it is called), got 'A1'"),
+        ("mode=asink", "mode: expected 'sync' or 'async', got 'asink'"),
+    ],
+)
+def test_a_mistake_is_told_in_words_with_the_way_out(assignment, expected):
+    assert expected in message_of(Deeper().with_overrides, [assignment])
+
+
+def test_a_group_under_the_name_of_a_value_is_told_in_a_mapping_too():
+    text = message_of(Deeper.from_mapping, {"actors": {"hidden": 3}})
+    assert text.endswith("expected a whole number, got {'hidden': 3}; did you mean 'actor.hidden'?")
 
 
 @pytest.mark.parametrize(

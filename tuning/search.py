@@ -224,32 +224,52 @@ class SearchPlan:
         Raises:
             UserError: settings that clash, or that do not fit the simulator.
         """
-        base = self.base
-        if self.search.interval <= base.replay.learning_starts:
-            raise UserError(
-                f"candidates are judged after {self.search.interval:,} user-steps, before learning begins "
-                f"(replay.learning_starts={base.replay.learning_starts:,}): raise rung or steps"
-            )
-        tried = [self._end(0), self._end(-1)]
-        if self.search.searcher == "random":
-            tried += self.search.candidates()
-        for values in tried:
-            chosen = [assignment(path, value) for path, value in values.items()]
+        self.check_alone()
+        for chosen, settings in self._tried():
             try:
-                check_settings(self.agent, self.simulator, fitted, base.with_overrides(chosen))
+                check_settings(self.agent, self.simulator, fitted, settings)
             except UserError as error:
-                raise UserError(f"a candidate with {', '.join(chosen)} cannot train: {error}") from None
-        if self.search.scheduler == "pbt":
-            for path in self.search.space:
-                # The replay ratio holds over a whole run: a change on the way would owe or stop updates.
-                if not isinstance(_value_at(base, path), float) or path == "replay.ratio":
-                    raise UserError(f"pbt cannot vary {path} in an agent that has begun to learn")
+                raise UserError(f"a candidate with {chosen} cannot train: {error}") from None
         if self.search.searcher == "optuna":
             try:
                 import optuna  # noqa: F401
             except ImportError:
                 raise UserError("searcher=optuna needs Optuna: pip install 'rl-rec[optuna]'") from None
         self.finals([]).check(fitted)
+
+    def check_alone(self) -> None:
+        """Find what would stop the search with any simulator.
+
+        Raises:
+            UserError: settings that clash.
+        """
+        base = self.base
+        if self.search.interval <= base.replay.learning_starts:
+            raise UserError(
+                f"candidates are judged after {self.search.interval:,} user-steps, before learning begins "
+                f"(replay.learning_starts={base.replay.learning_starts:,}): raise rung or steps"
+            )
+        self._tried()
+        if self.search.scheduler == "pbt":
+            for path in self.search.space:
+                # The replay ratio holds over a whole run: a change on the way would owe or stop updates.
+                if not isinstance(_value_at(base, path), float) or path == "replay.ratio":
+                    raise UserError(f"pbt cannot vary {path} in an agent that has begun to learn")
+        self.finals([]).check_alone()
+
+    def _tried(self) -> list[tuple[str, TrainSettings[Any]]]:
+        """Assignments and settings of the candidates that are known, and of the ends of the space."""
+        values = [self._end(0), self._end(-1)]
+        if self.search.searcher == "random":
+            values += self.search.candidates()
+        tried = []
+        for each in values:
+            chosen = [assignment(path, value) for path, value in each.items()]
+            try:
+                tried.append((", ".join(chosen), self.base.with_overrides(chosen)))
+            except UserError as error:
+                raise UserError(f"a candidate with {', '.join(chosen)} cannot train: {error}") from None
+        return tried
 
     def _end(self, place: int) -> dict[str, Value]:
         ends: dict[str, Value] = {}

@@ -114,15 +114,26 @@ class StudyPlan:
         Raises:
             UserError: names or settings that clash, or that do not fit the simulator.
         """
+        self.check_alone()
+        for cell in self.cells():
+            if cell.seed == 0:
+                check_settings(cell.agent, self.simulator, fitted, cell.settings)
+        population = fitted.world([self.split])
+        for world, serve in itertools.product(self.worlds, self.serves):
+            Simulator(population, self.rules(world, serve), 1, seed=0)
+
+    def check_alone(self) -> None:
+        """Find what would stop the study with any simulator.
+
+        Raises:
+            UserError: names or settings that clash.
+        """
         self._check_variants()
         for conditions in (self.worlds, self.serves):
             for change in itertools.chain.from_iterable(conditions.values()):
                 if not change.startswith("world."):
                     raise UserError(f"a world is made of settings under world., got {change!r}")
-        for cell in self.cells():
-            if cell.seed == 0:
-                check_settings(cell.agent, self.simulator, fitted, cell.settings)
-        population = fitted.world([self.split])
+        self.cells()
         for world, serve in itertools.product(self.worlds, self.serves):
             trained, served = self.rules(world), self.rules(world, serve)
             if served.history_length != trained.history_length:
@@ -130,7 +141,6 @@ class StudyPlan:
                     f"{serve!r} changes world.history_length, which is part of a trained network: "
                     "change it with --world instead"
                 )
-            Simulator(population, served, 1, seed=0)
 
     def _check_variants(self) -> None:
         seen: dict[str, tuple[str, TrainSettings[Any]]] = {}

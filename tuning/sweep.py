@@ -34,7 +34,7 @@ class Case(Settings):
 class Experiment(Settings):
     """What every comparison states: the question, the algorithm, and the budget."""
 
-    name: str = Field(pattern=r"^[\w.-]+$")
+    name: str = Field(pattern=r"^[\w.-]+$", examples=["my-sweep"])
     """Short; names the folder."""
     question: str = Field(min_length=1)
     """What it is to answer."""

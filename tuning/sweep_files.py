@@ -24,12 +24,14 @@ def find_sweep(name: str) -> Sweep | Search:
     """
     if name in SWEEPS:
         return SWEEPS[name]
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml"):
-        return _from_yaml(path)
-    if path.suffix == ".py":
-        return _from_python(path)
-    raise UserError(f"{name!r} is no sweep: give a .yaml or .py file, or one of {', '.join(SWEEPS)}")
+    if not is_file(name):
+        raise UserError(f"{name!r} is no sweep: give a .yaml or .py file, or one of {', '.join(SWEEPS)}")
+    return _READERS[Path(name).suffix](Path(name))
+
+
+def is_file(name: str) -> bool:
+    """Whether ``name`` is a file's, and not that of a sweep that comes along."""
+    return name not in SWEEPS and Path(name).suffix in _READERS
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -86,3 +88,6 @@ def _from_python(path: Path) -> Sweep | Search:
     if not isinstance(sweep, Sweep | Search):
         raise UserError(f"{path} does not define SWEEP = Sweep(...) (from tuning.sweep import Sweep)")
     return sweep
+
+
+_READERS = {".yaml": _from_yaml, ".yml": _from_yaml, ".py": _from_python}

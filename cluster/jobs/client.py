@@ -20,9 +20,9 @@ from ray._private.authentication.authentication_token_setup import _enable_token
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
+from cluster.addresses import ADDRESS_VARIABLES, dashboard_address, dashboard_hint
 from envs.errors import UserError
 
-ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 COMMAND_KEY = "rl_rec_command"
 """Where a job's metadata holds its command line as the user gave it."""
 
@@ -156,10 +156,13 @@ class Jobs:
         except AuthenticationError as error:
             raise UserError(_token_problem(str(error))) from None
         except (requests.JSONDecodeError, KeyError):
-            raise UserError(f"what answers at {self.address} is no Ray dashboard: {_ADDRESS_FIX}") from None
+            raise UserError(
+                f"what answers at {self.address} is no Ray dashboard: {dashboard_hint(self.address)}"
+            ) from None
         except (requests.RequestException, OSError) as error:
             problem = _reason(error)
-            raise UserError(f"no Ray dashboard answers at {self.address} ({problem}): {_ADDRESS_FIX}") from None
+            hint = dashboard_hint(self.address)
+            raise UserError(f"no Ray dashboard answers at {self.address} ({problem}): {hint}") from None
         except (RuntimeError, ValueError) as error:
             text = str(error)
             if "already exists" in text:
@@ -171,32 +174,6 @@ class Jobs:
                     f"the Ray at {self.address} has no job API: its head needs ray[default]"
                 ) from None
             raise UserError(f"the cluster refuses: {redact(last_line(text), secrets)}") from None
-
-
-_ADDRESS_FIX = "give the dashboard's address, http://HOST:8265"
-
-
-def dashboard_address(address: str | None) -> str:
-    """Return the address to use, without a trailing slash.
-
-    Raises:
-        UserError: there is none, or it is not http or https.
-    """
-    origin = "--address"
-    for variable in ADDRESS_VARIABLES:
-        if address is None and os.environ.get(variable):
-            address, origin = os.environ[variable], variable
-    if address is None:
-        raise UserError(f"--address is missing: {_ADDRESS_FIX} (or set {ADDRESS_VARIABLES[0]})")
-    parts = urlsplit(address)
-    if "@" in parts.netloc:  # it would be repeated in every hint
-        raise UserError(f"{origin} holds a password: {_ADDRESS_FIX}, and the token through RAY_AUTH_TOKEN_PATH")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        what = {"ray": "is Ray Client's address, and jobs go through the dashboard"}.get(
-            parts.scheme, "is not a dashboard's address"
-        )
-        raise UserError(f"{origin} {address} {what}: {_ADDRESS_FIX}")
-    return address.rstrip("/")
 
 
 def exit_code(job: JobDetails) -> int:
@@ -251,10 +228,19 @@ def follow_hint(job: str, address: str) -> str:
 
 def _problem(message: str) -> str:
     first = message.strip().splitlines()[0].rstrip(":, ")
-    if "exit code" in first:  # Ray repeats the log's end, which `jobs logs` shows
-        return first.partition(", last available")[0]
+    if "exit code" in first:  # Ray repeats the log's end
+        summary, _, log = message.strip().partition(", last available")
+        cause = _cause(log.partition("\n")[2])
+        return f"{summary}: {cause}" if cause else summary
     last = last_line(message)
     return first if last == first else f"{first}: {last}"
+
+
+def _cause(log: str) -> str | None:
+    """The last line of a log that tells an error: a command's own, or a traceback's; else simply the last."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"error: |[\w.]*(Error|Exception)\b", line)]
+    return next(reversed(errors or lines), None)
 
 
 def _token_problem(text: str) -> str:
@@ -264,7 +250,11 @@ def _token_problem(text: str) -> str:
             "holds it (or RAY_AUTH_TOKEN)"
         )
     if "Authentication failed" in text:
-        return "the cluster refuses this token: RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH is another cluster's"
+        given = next((name for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH") if os.environ.get(name)), None)
+        return (
+            f"the cluster refuses this token: that of {given or '~/.ray/auth_token'} is another cluster's; "
+            "set RAY_AUTH_TOKEN_PATH to a file that holds this one's"
+        )
     return last_line(text)
 
 

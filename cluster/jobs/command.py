@@ -10,7 +10,9 @@ import click
 from click.core import ParameterSource
 
 from envs.errors import UserError
-from rl_rec.cli.options import Folder
+from envs.storage.location import Url
+from rl_rec.cli.checked import CheckedCommand
+from rl_rec.cli.options import Folder, ValueOrFile
 
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 _NOT_HERE = ("submit", "jobs")
@@ -39,7 +41,8 @@ def check_command(cli: click.Group, arguments: Sequence[str], has_cwd: bool = Fa
 
     Raises:
         click.UsageError: an unknown verb or option, a missing or a wrong value.
-        UserError: a relative path without ``has_cwd``; a verb or an option that makes no sense in a job.
+        UserError: a relative path without ``has_cwd``; a verb or an option that makes no sense in a job; what
+            the command itself refuses of its parameters, such as an unknown algorithm or a misspelt setting.
     """
     if arguments and arguments[0] == "rl-rec":
         raise UserError("leave out rl-rec: give what follows it, such as -- train hac ...")
@@ -96,7 +99,9 @@ def _values(
             )
             is_default = context.get_parameter_source(parameter.name) is not ParameterSource.COMMANDLINE
             for text in _texts(context.params[parameter.name]):
-                yield Value(label, text, _is_path(original.type), is_default)
+                yield Value(label, text, _is_path(original.type, text), is_default)
+        if isinstance(command, CheckedCommand):
+            command.check(**context.params)
         if isinstance(command, click.Group):
             if not context.args:
                 context.fail("Missing command.")
@@ -118,12 +123,14 @@ def _bare_parameter(parameter: click.Parameter) -> click.Parameter:
     bare = copy(parameter)
     if bare.expose_value:  # others print and end, such as --version
         bare.callback = None
-    if _is_path(bare.type):
+    if isinstance(bare.type, (click.Path, click.File)):
         bare.type = click.STRING
     return bare
 
 
-def _is_path(kind: click.ParamType) -> bool:
+def _is_path(kind: click.ParamType, text: str) -> bool:
+    if isinstance(kind, ValueOrFile):
+        return kind.is_file(text)
     return isinstance(kind, (click.Path, click.File, Folder))
 
 
@@ -131,5 +138,5 @@ def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, (list, tuple)):
         for part in value:
             yield from _texts(part)
-    elif isinstance(value, str):
-        yield value
+    elif isinstance(value, (str, Path, Url)):
+        yield str(value)

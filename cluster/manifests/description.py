@@ -1,33 +1,36 @@
 """What a cluster is, in one typed description from which every manifest is rendered."""
 
 import math
+import re
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import PurePosixPath
 from typing import Any
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from cluster.manifests.target_settings import (
+    AwsSettings,
+    GcpSettings,
+    KubernetesSettings,
+    SlurmSettings,
+)
 from envs.settings import Settings
 
-_SECRET = (
-    ".ssh",
-    ".aws",
-    ".kube",
-    ".ray",
-    ".config",
-    ".netrc",
-    ".env",
-    ".pem",
-    "token",
-    "secret",
-    "credential",
-)
+_SECRET_NAMES = {".ssh", ".aws", ".kube", ".ray", ".config", ".netrc", ".env", ".gnupg", ".docker"}
+_SECRET_STEMS = {"token", "auth_token", "secret", "secrets", "credential", "credentials"}
+_SECRET_ENDINGS = {".pem", ".key"}
 
 
 def ray_version() -> str:
     """The version that the images carry: the one that is installed here, because both ends must be equal."""
     return version("ray")
+
+
+def image_tag() -> str:
+    """The tag of the image: the project's version and Ray's, as both are in it."""
+    return f"{version('rl-rec')}-ray{ray_version()}"
 
 
 class MachineSettings(Settings):
@@ -89,100 +92,19 @@ class JobSettings(Settings):
     """Seconds that the finished cluster stays, to look at its logs (kuberay-job)."""
 
 
-class AwsSettings(Settings):
-    """Amazon EC2, by ``ray up``."""
-
-    region: str = Field("us-west-2", pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")
-    """Region."""
-    image_id: str | None = Field(None, pattern=r"^ami-[0-9a-f]+$")
-    """Machine image of this region with Docker and, for GPUs, NVIDIA's driver and container toolkit."""
-    head_type: str | None = None
-    """Instance type of the head; none: the smallest that holds it."""
-    worker_type: str | None = None
-    """Instance type of a worker; none: the smallest g6, p4d or p5 that holds it."""
-    runner_type: str | None = None
-    """Instance type of a runner machine; none: the smallest m7i that holds it."""
-    head_profile: str | None = Field(None, pattern=r"^[\w+=,.@-]+$")
-    """Instance profile of the head, which starts machines; none: Ray makes one with all of EC2 and S3."""
-    security_groups: tuple[str, ...] = ()
-    """Your security groups; none: Ray makes one whose port 22 is open to the whole internet."""
-    subnets: tuple[str, ...] = ()
-    """Your subnets; none: the default VPC's."""
-
-
-class GcpSettings(Settings):
-    """Google Compute Engine, by ``ray up``."""
-
-    project: str | None = Field(None, pattern=r"^[a-z][-a-z0-9]{4,28}[a-z0-9]$")
-    """Project id."""
-    zone: str = Field("us-west1-a", pattern=r"^[a-z]+-[a-z]+\d+-[a-z]$")
-    """Zone."""
-    source_image: str | None = None
-    """Boot image with Docker and, for GPUs, NVIDIA's driver and container toolkit."""
-    head_type: str | None = None
-    """Machine type of the head; none: the smallest that holds it."""
-    worker_type: str | None = None
-    """Machine type of a worker; none: the smallest g2, a2 or a3 that holds it."""
-    runner_type: str | None = None
-    """Machine type of a runner machine; none: the smallest n2 that holds it."""
-
-
-class KubernetesSettings(Settings):
-    """Kubernetes, by the KubeRay operator."""
-
-    namespace: str = Field("default", pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
-    """Where everything goes; give each team its own."""
-    operator_namespace: str = Field("kuberay-system", pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
-    """Where the KubeRay operator runs: the only one from outside that may talk to the cluster."""
-    storage_class: str | None = None
-    """StorageClass of the volume, one that can be mounted by many nodes; none: the cluster's default."""
-    claim: str | None = Field(None, pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
-    """The volume's claim, to share one among clusters and jobs; none: one of the cluster's name."""
-    storage_gib: int = Field(100, ge=1)
-    """Size of the volume for datasets, simulators, checkpoints and results."""
-    gpu_resource: str = "nvidia.com/gpu"
-    """The GPUs' name as a resource."""
-    gpu_nodes: tuple[str, ...] = ()
-    """Labels ``key=value`` of nodes for workers, such as ``cloud.google.com/gke-accelerator=nvidia-l4``."""
-    auth_secret: str | None = Field(None, pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
-    """A Secret of yours with the key auth_token; none: the operator makes one with a random token."""
-    api_server: str = Field("0.0.0.0/0", pattern=r"^[0-9a-f.:]+/\d+$")
-    """Address range of the Kubernetes API, for the autoscaler in the head pod."""
-    egress: tuple[str, ...] = ()
-    """Address ranges outside that pods may reach; none: nothing but name service and each other."""
-
-    @model_validator(mode="after")
-    def _check_labels(self) -> Self:
-        for label in self.gpu_nodes:
-            if label.count("=") != 1 or label.startswith("="):
-                raise ValueError(f"kubernetes.gpu_nodes takes key=value, got {label!r}")
-        return self
-
-
-class SlurmSettings(Settings):
-    """A Slurm batch job."""
-
-    partition: str | None = Field(None, pattern=r"^[\w,.-]+$")
-    """Partition; none: the default one."""
-    account: str | None = Field(None, pattern=r"^[\w.-]+$")
-    """Account that pays."""
-    environment: str = Field("$HOME/rl-rec/.venv", pattern=r"^[\w/.${}-]+$")
-    """Virtual environment with rl-rec, on a file system that all nodes share; not with a container."""
-    container: str | None = Field(None, pattern=r"^[\w/.${}-]+$")
-    """An Apptainer image (.sif) to run in instead."""
-    state: str = Field("$HOME/.rl-rec-slurm", pattern=r"^[\w/.${}-]+$")
-    """Folder that all nodes share, for the token of a running job."""
-    wait_s: int = Field(300, ge=10)
-    """Seconds that nodes have to join."""
-
-
 class ClusterSettings(Settings):
     """A cluster: a head without work, GPU workers, and machines that only collect experience."""
 
-    name: str = Field("rl-rec", pattern=r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$")
+    name: str = Field("rl-rec", pattern=r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$", examples=["team-a"])
     """Its name."""
-    image: str = Field("rl-rec", pattern=r"^[a-z0-9]([a-z0-9._/:-]*/)?[a-z0-9._-]*[a-z0-9]$")
+    image: str = Field(
+        "rl-rec",
+        pattern=r"^[a-z0-9]([a-z0-9._/:-]*/)?[a-z0-9._-]*[a-z0-9]$",
+        examples=["registry.example.org/team-a/rl-rec"],
+    )
     """The image that the docker target builds, with its registry and without a tag."""
+    registry_login: str | None = None
+    """Command by which each machine logs in to the image's registry with its own role (aws, gcp)."""
     gpus: int = Field(1, ge=0)
     """GPUs of all workers together; 0: workers have none."""
     workers: int = Field(1, ge=1)
@@ -203,7 +125,7 @@ class ClusterSettings(Settings):
     """What one training run takes."""
     job: JobSettings = JobSettings()
     """The job of kuberay-job and slurm."""
-    volume: str = Field("/mnt/rl-rec", pattern=r"^(/[\w.-]+)+$")
+    volume: str = Field("/mnt/rl-rec", pattern=r"^(/[\w.-]+)+$", examples=["/mnt/rl-rec"])
     """Where pods mount the volume (kuberay, kuberay-job)."""
     mounts: dict[str, str] = Field({})
     """Folders to copy to every machine of ``ray up``: path there to path here. Nothing secret."""
@@ -257,9 +179,9 @@ class ClusterSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for problem in (self._workers_problem(), self._cpus_problem(), self._mounts_problem()):
-            if problem:
-                raise ValueError(problem)
+        problems = (self._workers_problem, self._cpus_problem, self._mounts_problem, self._login_problem)
+        if found := next(filter(None, (problem() for problem in problems)), None):
+            raise ValueError(found)
         return self
 
     def _workers_problem(self) -> str | None:
@@ -294,8 +216,25 @@ class ClusterSettings(Settings):
 
     def _mounts_problem(self) -> str | None:
         for there, here in self.mounts.items():
-            if found := next((word for word in _SECRET if word in here.lower()), None):
+            if found := _secret_part(here):
                 return f"mounts: {here!r} looks secret ({found}), and every machine would hold it: leave it out"
             if not there.startswith("/"):
                 return f"mounts: {there!r} is a path on the machines and starts with /"
         return None
+
+    def _login_problem(self) -> str | None:
+        if re.search(r"(^|\s)(-p|--password)([=\s]|$)", self.registry_login or ""):
+            return (
+                "registry_login holds a password, and the file would too: let the machine's role ask for one, "
+                "and pass it on with --password-stdin"
+            )
+        return None
+
+
+def _secret_part(path: str) -> str | None:
+    """The part of ``path`` whose name is one that keys and credentials have."""
+    for part in PurePosixPath(path.lower()).parts:
+        stem, ending = PurePosixPath(part).stem, PurePosixPath(part).suffix
+        if part in _SECRET_NAMES or stem in _SECRET_STEMS or ending in _SECRET_ENDINGS:
+            return part
+    return None

@@ -6,17 +6,19 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cluster.jobs.command import check_command
 from cluster.manifests import checks
-from cluster.manifests.description import ClusterSettings, ray_version
+from cluster.manifests.description import ClusterSettings, image_tag, ray_version
 from cluster.manifests.machines import AWS, GCP, machine_type
+from cluster.manifests.pods import AUTOSCALER, pod_size
 from cluster.manifests.resumable import resumable
 from envs.errors import UserError
+from rl_rec.cli.settings_list import settings_list
 
 PACKAGES = ("envs", "rl_rec", "tuning", "cluster")
 """What the image holds of the checkout."""
@@ -41,6 +43,10 @@ class Target:
     """Commands from the files to a running job; FOLDER is where the files are."""
     context: Callable[[ClusterSettings, Sequence[str]], Mapping[str, Any]] = lambda _settings, _command: {}
     """What only its templates need."""
+    own: str | None = None
+    """The group of settings that this target has to itself."""
+    pulls_image: bool = True
+    """Whether machines fetch the image from a registry."""
     takes_command: bool = False
     runner_machines: bool = True
 
@@ -85,8 +91,8 @@ def render(target: str, settings: ClusterSettings, command: Sequence[str] = ()) 
         "fits": " ".join(f"--set {path}={value}" for path, value in fits.items()),
         "trials": settings.trials,
         "ray_version": ray_version(),
-        "rl_rec_version": _own_version(),
-        "image": f"{settings.image}:{ray_version()}",
+        "rl_rec_version": version("rl-rec"),
+        "image": f"{settings.image}:{image_tag()}",
         "packages": PACKAGES,
         **chosen.context(settings, command),
     }
@@ -111,11 +117,10 @@ def render(target: str, settings: ClusterSettings, command: Sequence[str] = ()) 
     return Rendered(target, files, fits, settings.trials, [step.format(**context) for step in chosen.steps])
 
 
-def _own_version() -> str:
-    try:
-        return version("rl-rec")
-    except PackageNotFoundError:
-        return "(not installed)"
+def settings_of(target: str | None) -> list[dict[str, Any]]:
+    """Every setting with type, default and meaning; of one ``target``, without those that others alone read."""
+    others = set() if target is None else {one.own for one in TARGETS.values()} - {TARGETS[target].own}
+    return list(settings_list(ClusterSettings(), {group for group in others if group is not None}))
 
 
 def _size(settings: ClusterSettings, fixed: bool) -> str:
@@ -182,8 +187,18 @@ def _gcp(settings: ClusterSettings, _command: Sequence[str]) -> Mapping[str, Any
 
 
 def _kubernetes(settings: ClusterSettings, command: Sequence[str]) -> Mapping[str, Any]:
-    labels = dict(label.split("=") for label in settings.kubernetes.gpu_nodes)
-    return {"gpu_nodes": labels, "claim": settings.kubernetes.claim or settings.name}
+    sizes = {
+        "head": pod_size("head", settings.head, AUTOSCALER),
+        "worker": pod_size("worker", settings.worker),
+    }
+    if settings.runners.machines:
+        sizes["runner"] = pod_size("runners", settings.runners)
+    return {
+        "gpu_nodes": dict(label.split("=") for label in settings.kubernetes.gpu_nodes),
+        "claim": settings.kubernetes.claim or settings.name,
+        "sizes": sizes,
+        "autoscaler": AUTOSCALER,
+    }
 
 
 def _kubernetes_job(settings: ClusterSettings, command: Sequence[str]) -> Mapping[str, Any]:
@@ -208,8 +223,10 @@ def _slurm(settings: ClusterSettings, command: Sequence[str]) -> Mapping[str, An
 
 
 _SUBMIT = (
-    "rl-rec submit --address http://localhost:8265 -- sweep planning --simulator /PATH/THERE --out /PATH/THERE"
+    "rl-rec submit --address http://localhost:8265 -- sweep planning --simulator /PATH/THERE --out /PATH/THERE "
+    "{fits} --parallel {trials}"
 )
+_NAMESPACE = "kubectl create namespace {c.kubernetes.namespace}   # once"
 _RAY_UP = (
     "ray up FOLDER/cluster.yaml",
     "ray rsync-down FOLDER/cluster.yaml /home/ray/.ray/auth_token FOLDER.token",
@@ -225,6 +242,7 @@ TARGETS: Mapping[str, Target] = {
         checks.check_ray_up,
         _RAY_UP,
         _aws,
+        own="aws",
     ),
     "gcp": Target(
         "A cluster on Google Compute Engine, for `ray up`.",
@@ -232,12 +250,14 @@ TARGETS: Mapping[str, Target] = {
         checks.check_ray_up,
         _RAY_UP,
         _gcp,
+        own="gcp",
     ),
     "kuberay": Target(
         "A cluster on Kubernetes that stays, for the KubeRay operator.",
         {"volume.yaml": "volume.yaml.j2", "cluster.yaml": "kuberay.yaml.j2"},
         checks.check_kubernetes,
         (
+            _NAMESPACE,
             "kubectl apply --dry-run=server -f FOLDER",
             "kubectl apply -f FOLDER/volume.yaml",
             "kubectl apply -f FOLDER/cluster.yaml",
@@ -245,18 +265,21 @@ TARGETS: Mapping[str, Target] = {
             f"docs/clusters.md says how to reach it; then: {_SUBMIT}",
         ),
         _kubernetes,
+        own="kubernetes",
     ),
     "kuberay-job": Target(
         "A job on Kubernetes with a cluster of its own, for the KubeRay operator.",
         {"volume.yaml": "volume.yaml.j2", "job.yaml": "kuberay-job.yaml.j2"},
         checks.check_kubernetes,
         (
+            _NAMESPACE,
             "kubectl apply --dry-run=server -f FOLDER",
             "kubectl apply -f FOLDER/volume.yaml",
             "kubectl apply -f FOLDER/job.yaml",
             "kubectl -n {c.kubernetes.namespace} get rayjob {c.name} --watch",
         ),
         _kubernetes_job,
+        own="kubernetes",
         takes_command=True,
     ),
     "slurm": Target(
@@ -265,6 +288,8 @@ TARGETS: Mapping[str, Target] = {
         checks.check_bash,
         ("sbatch FOLDER/rl-rec.sbatch", "squeue --me"),
         _slurm,
+        own="slurm",
+        pulls_image=False,
         takes_command=True,
         runner_machines=False,
     ),
@@ -273,5 +298,6 @@ TARGETS: Mapping[str, Target] = {
         {"Dockerfile": "Dockerfile.j2", "Dockerfile.dockerignore": "dockerignore.j2"},
         checks.check_docker,
         ("docker build -f FOLDER/Dockerfile -t {image} .", "docker push {image}"),
+        pulls_image=False,
     ),
 }

@@ -1,17 +1,24 @@
 """`rl-rec bench`: throughput of each part on this machine, on worlds of random tensors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
 
 from envs.errors import UserError
+from rl_rec.cli.checked import CheckedCommand
 from rl_rec.cli.options import check_device, device_option, json_option, overridden, seed_option, set_option
 from rl_rec.cli.output import TEXT_WIDTH, emit
 from rl_rec.cli.progress import reporting
 from rl_rec.cli.verbs import registered
+
+if TYPE_CHECKING:
+    from rl_rec.bench.decode import DecodeSettings
+    from rl_rec.bench.device import DeviceSettings
+    from rl_rec.bench.settings import BenchSettings
+    from rl_rec.bench.sids import SidBenchSettings
 
 _ENTRY_POINTS = "rl_rec.bench"
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
@@ -98,7 +105,23 @@ def bench() -> None:
     """
 
 
-@bench.command(epilog="Example: rl-rec bench simulator --users 1024 --set world.items=10000")
+def _settings(
+    assignments: Sequence[str],
+    seed: int | None,
+    with_ray: bool = False,
+    as_json: bool = False,
+    **options: Any,
+) -> "BenchSettings[Any]":
+    from rl_rec.bench.settings import bench_settings
+
+    return overridden(bench_settings(**options), assignments, seed)
+
+
+@bench.command(
+    cls=CheckedCommand,
+    check=_settings,
+    epilog="Example: rl-rec bench simulator --users 1024 --set world.items=10000",
+)
 @_measured(users=1024, steps=20)
 def simulator(**options: Any) -> None:
     """Step the simulator on slates chosen beforehand."""
@@ -107,7 +130,9 @@ def simulator(**options: Any) -> None:
     _run(bench_simulator, options)
 
 
-@bench.command(epilog="Example: rl-rec bench rollout --users 256 --with-ray")
+@bench.command(
+    cls=CheckedCommand, check=_settings, epilog="Example: rl-rec bench rollout --users 256 --with-ray"
+)
 @_measured(users=32, steps=40)
 @agent_option
 @with_ray_option
@@ -121,7 +146,9 @@ def rollout(with_ray: bool, **options: Any) -> None:
     _run(lambda settings, progress: bench_rollout(settings, with_ray, progress), options)
 
 
-@bench.command(epilog="Example: rl-rec bench replay --users 32 --set capacity=100000")
+@bench.command(
+    cls=CheckedCommand, check=_settings, epilog="Example: rl-rec bench replay --users 32 --set capacity=100000"
+)
 @_measured(users=32, steps=200)
 def replay(**options: Any) -> None:
     """Add rows to a full replay and draw batches from it."""
@@ -130,7 +157,11 @@ def replay(**options: Any) -> None:
     _run(bench_replay, options)
 
 
-@bench.command(epilog="Example: rl-rec bench train --with-ray --set agent.encoder.dim=64")
+@bench.command(
+    cls=CheckedCommand,
+    check=_settings,
+    epilog="Example: rl-rec bench train --with-ray --set agent.encoder.dim=64",
+)
 @_measured(users=32, steps=20)
 @agent_option
 @with_ray_option
@@ -148,7 +179,26 @@ def train(with_ray: bool, **options: Any) -> None:
     _run(lambda settings, progress: bench_train(settings, with_ray, progress), options)
 
 
-@bench.command(epilog="Example: rl-rec bench device --device cuda --json > device.json")
+def _device_settings(
+    users: str | None,
+    agents: str | None,
+    assignments: Sequence[str],
+    seed: int | None,
+    device: str,
+    **_: object,
+) -> "DeviceSettings":
+    from rl_rec.bench.device import DeviceSettings
+
+    lists = {"users": users, "agents": agents}
+    chosen = [*(f"{name}={value}" for name, value in lists.items() if value is not None), *assignments]
+    return overridden(DeviceSettings(device=device), chosen, seed)
+
+
+@bench.command(
+    cls=CheckedCommand,
+    check=_device_settings,
+    epilog="Example: rl-rec bench device --device cuda --json > device.json",
+)
 @click.option("--users", default=None, metavar="B,B,...", help="Users B; 1024 to 65536 by default, by fours.")
 @click.option("--agents", default=None, metavar="A,...", help="hac, hsrl or both, as by default.")
 @set_option
@@ -171,11 +221,9 @@ def device(
     """
     import torch
 
-    from rl_rec.bench.device import DeviceSettings, bench_device, device_table
+    from rl_rec.bench.device import bench_device, device_table
 
-    lists = {"users": users, "agents": agents}
-    chosen = [*(f"{name}={value}" for name, value in lists.items() if value is not None), *assignments]
-    settings = overridden(DeviceSettings(device=device), chosen, seed)
+    settings = _device_settings(users, agents, assignments, seed, device)
     check_device(settings.device)
     torch.set_num_threads(settings.threads)
     with reporting("measuring") as progress:
@@ -185,7 +233,19 @@ def device(
         Console(stderr=True, highlight=False, width=TEXT_WIDTH).print(device_table(result))
 
 
-@bench.command(epilog="Example: rl-rec bench sids --items 100000 --threads 2")
+def _sid_settings(
+    assignments: Sequence[str], seed: int | None, as_json: bool = False, **sizes: Any
+) -> "SidBenchSettings":
+    from rl_rec.bench.sids import SidBenchSettings
+
+    return overridden(SidBenchSettings(**sizes), assignments, seed)
+
+
+@bench.command(
+    cls=CheckedCommand,
+    check=_sid_settings,
+    epilog="Example: rl-rec bench sids --items 100000 --threads 2",
+)
 @click.option("--items", type=click.IntRange(1), default=1_000_000, show_default=True, help="Vectors N.")
 @click.option("--dimensions", type=click.IntRange(1), default=64, show_default=True, help="Columns F.")
 @click.option(
@@ -194,22 +254,35 @@ def device(
 @set_option
 @seed_option
 @json_option
-def sids(assignments: tuple[str, ...], seed: int | None, as_json: bool, **sizes: int) -> None:
+def sids(assignments: tuple[str, ...], seed: int | None, as_json: bool, **sizes: Any) -> None:
     """Fit and encode semantic IDs, beside faiss.
 
     3 x 256 tokens by default, beside faiss' residual quantizer. Each runs in a process of its own on the
     same vectors, faiss with its default beam and with a beam of 1. Needs faiss-cpu (pip install -e
     '.[bench]'); without it only ours is measured.
     """
-    from rl_rec.bench.sids import SidBenchSettings, bench_sids, sids_table
+    from rl_rec.bench.sids import bench_sids, sids_table
 
-    settings = overridden(SidBenchSettings(**sizes), assignments, seed)
+    settings = _sid_settings(assignments, seed, **sizes)
     with reporting("measuring") as progress:
         result = bench_sids(settings, progress)
     emit(result, as_json, sids_table)
 
 
-@bench.command(epilog="Example: rl-rec bench decode --items 1000,100000,10000000 --set paddings=fixed")
+def _decode_settings(
+    items: str | None, assignments: Sequence[str], seed: int | None, as_json: bool = False, **sizes: Any
+) -> "DecodeSettings":
+    from rl_rec.bench.decode import DecodeSettings
+
+    chosen = [*assignments, *([f"items={items}"] if items is not None else [])]
+    return overridden(DecodeSettings(**sizes), chosen, seed)
+
+
+@bench.command(
+    cls=CheckedCommand,
+    check=_decode_settings,
+    epilog="Example: rl-rec bench decode --items 1000,100000,10000000 --set paddings=fixed",
+)
 @click.option(
     "--items", default=None, metavar="N,N,...", help="Catalogue sizes; 1,000 to 10 million by default."
 )
@@ -221,17 +294,16 @@ def sids(assignments: tuple[str, ...], seed: int | None, as_json: bool, **sizes:
 @seed_option
 @json_option
 def decode(
-    items: str | None, assignments: tuple[str, ...], seed: int | None, as_json: bool, **sizes: int
+    items: str | None, assignments: tuple[str, ...], seed: int | None, as_json: bool, **sizes: Any
 ) -> None:
     """Choose slates from catalogues of any size.
 
     For given states, by HSRL's tree, beside HAC's scores. Semantic IDs are random, 3 x 256 by default. Each
     catalogue has a process of its own; 10 million items need about 12 GB of memory.
     """
-    from rl_rec.bench.decode import DecodeSettings, bench_decode, decode_table
+    from rl_rec.bench.decode import bench_decode, decode_table
 
-    chosen = [*assignments, *([f"items={items}"] if items is not None else [])]
-    settings = overridden(DecodeSettings(**sizes), chosen, seed)
+    settings = _decode_settings(items, assignments, seed, **sizes)
     with reporting("measuring") as progress:
         result = bench_decode(settings, progress)
     emit(result, as_json, decode_table)
@@ -240,10 +312,8 @@ def decode(
 def _run(measure: Callable[..., dict[str, Any]], options: dict[str, Any]) -> None:
     import torch
 
-    from rl_rec.bench.settings import bench_settings
-
-    as_json, assignments, seed = (options.pop(name) for name in ("as_json", "assignments", "seed"))
-    settings = overridden(bench_settings(**options), assignments, seed)
+    as_json = options.pop("as_json")
+    settings = _settings(**options)
     check_device(settings.device)  # --set may have named another one
     torch.set_num_threads(settings.threads)
     with reporting("measuring") as progress:

@@ -9,13 +9,13 @@ import click
 from rich.table import Table
 
 from envs.errors import UserError
+from rl_rec.cli.checked import CheckedCommand
 from rl_rec.cli.generate import generate
-from rl_rec.cli.inspect import inspect
+from rl_rec.cli.inspect import inspect, source_settings
 from rl_rec.cli.options import (
     FOLDER,
     json_option,
     local_folders,
-    overridden,
     overwrite_option,
     raw_options,
     refuse_existing,
@@ -31,7 +31,11 @@ def data() -> None:
     """Turn raw interaction logs into a columnar dataset."""
 
 
-@data.command(epilog="Example: rl-rec data prepare ml-1m --raw downloads/ml-1m --out data/ml-1m --seed 1")
+@data.command(
+    cls=CheckedCommand,
+    check=source_settings,
+    epilog="Example: rl-rec data prepare ml-1m --raw downloads/ml-1m --out data/ml-1m --seed 1",
+)
 @click.argument("name")
 @raw_options
 @click.option("--out", type=FOLDER, required=True, help="Folder of the dataset to write.")
@@ -62,11 +66,11 @@ def prepare(
     goes on where it was when started again; what was prepared from the same files and settings stays as it is.
     """
     from envs.data.dataset import describe, save
-    from envs.data.prepare import PrepareSettings, Raw, unchanged
+    from envs.data.prepare import Raw, unchanged
     from envs.data.prepare import prepare as prepare_dataset
     from envs.data.raw.parts import WorkFolder
 
-    settings = overridden(PrepareSettings(), assignments, seed)
+    settings = source_settings(name, assignments, seed)
     source = Raw(raw, interactions, items, users, roles, skip_bad_rows)
     for path in (raw, items, users, *map(Path, interactions)):
         if path is not None and path.resolve().is_relative_to(out.resolve()):

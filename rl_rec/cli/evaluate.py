@@ -11,7 +11,8 @@ from rich.table import Table
 from envs.errors import UserError
 from envs.files import read_json
 from envs.storage.location import Location
-from rl_rec.cli.options import FOLDER, device_option, json_option, local_folders, set_option
+from rl_rec.cli.checked import CheckedCommand
+from rl_rec.cli.options import FOLDER, ValueOrFile, device_option, json_option, local_folders, set_option
 from rl_rec.cli.output import console, emit, entries_table
 from rl_rec.cli.progress import reporting
 
@@ -21,8 +22,40 @@ _FEW_LOGS = 0.25
 """Share of unsupported slots above which a return deserves a warning; of the logs themselves it is 0.05."""
 
 
+def _is_file(schedule: str) -> bool:
+    return "=" not in schedule
+
+
+def _check(
+    run_path: Location | None,
+    policy: str | None,
+    simulator_path: Location | None,
+    schedule: str | None,
+    assignments: Sequence[str],
+    **_: object,
+) -> None:
+    if (run_path is None) == (policy is None):
+        raise UserError("give either --run FOLDER or --policy NAME")
+    if policy is not None and simulator_path is None:
+        raise UserError("--policy needs --simulator FOLDER (make one with: rl-rec simulator fit)")
+    if policy is not None:
+        from envs.world_settings import WorldSettings
+
+        known = None if schedule is None or _is_file(schedule) else schedule
+        WorldSettings().with_overrides(_changes(known, assignments))
+
+
+def _changes(schedule: str | None, assignments: Sequence[str]) -> list[str]:
+    """``--catalogue`` and ``--set``, which has the last word, as assignments to the world's rules."""
+    # They may be spelt as for train, world.repeats=allow, or without the prefix.
+    own = [assignment.removeprefix("world.") for assignment in assignments]
+    return [*([] if schedule is None else _catalogue_changes(schedule)), *own]
+
+
 @click.command(
-    epilog="Example: rl-rec evaluate --run runs/hac --simulator worlds/ml-100k --episodes 2048 --seed 1 --json"
+    cls=CheckedCommand,
+    check=_check,
+    epilog="Example: rl-rec evaluate --run runs/hac --simulator worlds/ml-100k --episodes 2048 --seed 1 --json",
 )
 @click.option("--run", "run_path", type=FOLDER, help="A folder that rl-rec train wrote.")
 @click.option("--policy", type=click.Choice(_POLICIES), help="A reference policy instead of a run.")
@@ -52,6 +85,7 @@ _FEW_LOGS = 0.25
 @click.option(
     "--catalogue",
     "schedule",
+    type=ValueOrFile(_is_file),
     metavar="SCHEDULE",
     help="Change which items are live: NAME=VALUE,... or a JSON file with these names: withheld, rule, churn, "
     "seed, show. Example: --catalogue show=all shows a run that was trained with world.catalogue.withheld=0.2 "
@@ -80,11 +114,6 @@ def evaluate(
     default. Where the simulator has an ensemble, `unsupported_share` says how much of what was shown is beyond
     the logs; under world.reward=sweet_point, what an episode can reach is shown as well.
     """
-    if (run_path is None) == (policy is None):
-        raise UserError("give either --run FOLDER or --policy NAME")
-    if policy is not None and simulator_path is None:
-        raise UserError("--policy needs --simulator FOLDER (make one with: rl-rec simulator fit)")
-
     from envs import world_folder
     from envs.data.dataset import Split
     from envs.world_settings import WorldSettings
@@ -92,11 +121,7 @@ def evaluate(
     from rl_rec.run_folder import RunFolder
 
     run = RunFolder(run_path) if run_path is not None else None
-    # The world's rules may be spelt as for train, world.repeats=allow, or without the prefix.
-    assignments = [assignment.removeprefix("world.") for assignment in assignments]
-    if schedule is not None:
-        assignments = [*_catalogue_changes(schedule), *assignments]  # --set has the last word
-    rules = (run.settings.world if run else WorldSettings()).with_overrides(assignments)
+    rules = (run.settings.world if run else WorldSettings()).with_overrides(_changes(schedule, assignments))
     fitted = world_folder.load(simulator_path or run.simulator)  # type: ignore[union-attr]
     if run is not None and run.fingerprint not in (None, fitted.dataset.fingerprint):
         console.print("[yellow]the run was trained on other data than this simulator was fitted on[/yellow]")

@@ -1,13 +1,14 @@
 """`rl-rec data generate`: log files in the formats of public data sets, from a planted world."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
 
+from rl_rec.cli.checked import CheckedCommand
 from rl_rec.cli.options import (
     FOLDER,
     json_option,
@@ -21,9 +22,20 @@ from rl_rec.cli.options import (
 from rl_rec.cli.output import emit, entries_table
 from rl_rec.cli.progress import reporting
 
+if TYPE_CHECKING:
+    from envs.data.generators.planted import GeneratorSettings
+
+
+def _settings(name: str, assignments: Sequence[str], seed: int | None, **_: object) -> "GeneratorSettings":
+    from envs.data.generators import default_settings
+
+    return overridden(default_settings(name), assignments, seed)
+
 
 @click.command(
-    epilog="Example: rl-rec data generate kuairand-pure --out downloads/kuairand --set users=2000 --seed 1"
+    cls=CheckedCommand,
+    check=_settings,
+    epilog="Example: rl-rec data generate kuairand-pure --out downloads/kuairand --set users=2000 --seed 1",
 )
 @click.argument("name")
 @click.option("--out", type=FOLDER, required=True, help="Folder to write the files into.")
@@ -45,10 +57,9 @@ def generate(
     Users and their responses are drawn from a planted world, by default about as many as in the real set;
     truth.json in the folder says what a perfect model would reach on the files.
     """
-    from envs.data.generators import default_settings
     from envs.data.generators import generate as generate_files
 
-    settings = overridden(default_settings(name), assignments, seed)
+    settings = _settings(name, assignments, seed)
     refuse_existing(out, overwrite)
     started_s = time.perf_counter()
     with reporting("generating") as progress:

@@ -1,8 +1,8 @@
 """`rl-rec data inspect`: what raw logs hold and what looks wrong with them, before they are prepared."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Group
@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from rl_rec.cli.checked import CheckedCommand
 from rl_rec.cli.options import (
     FOLDER,
     json_option,
@@ -22,10 +23,32 @@ from rl_rec.cli.options import (
 from rl_rec.cli.output import emit, entries_table
 from rl_rec.cli.progress import reporting
 
+if TYPE_CHECKING:
+    from envs.data.prepare import PrepareSettings
+
 _COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 
-@click.command(epilog="Example: rl-rec data inspect own --interactions log.csv --items items.csv --out report")
+def source_settings(
+    name: str, assignments: Sequence[str], seed: int | None = None, **_: object
+) -> "PrepareSettings":
+    """The settings by which the source ``name`` is prepared.
+
+    Raises:
+        UserError: no such source, or a bad assignment.
+    """
+    from envs.data.prepare import PrepareSettings
+    from envs.data.sources import find_source
+
+    find_source(name)
+    return overridden(PrepareSettings(), assignments, seed)
+
+
+@click.command(
+    cls=CheckedCommand,
+    check=source_settings,
+    epilog="Example: rl-rec data inspect own --interactions log.csv --items items.csv --out report",
+)
 @click.argument("name")
 @raw_options
 @click.option("--out", type=FOLDER, help="Folder for inspect.json, .md and .png.")
@@ -52,13 +75,13 @@ def inspect(
     from envs.data.inspect import inspect as look_through
     from envs.data.inspect.plots import draw
     from envs.data.inspect.report import markdown
-    from envs.data.prepare import PrepareSettings, Raw
+    from envs.data.prepare import Raw
     from envs.files import new_directory, write_json
     from rl_rec.json_values import json_value
 
     if out is not None:
         refuse_existing(out, overwrite=False)
-    settings = overridden(PrepareSettings(), assignments)
+    settings = source_settings(name, assignments)
     with reporting("inspecting") as progress:
         found = look_through(name, Raw(raw, interactions, items, users, roles), settings, progress)
     if out is not None:

@@ -5,6 +5,7 @@ A command stacks these decorators and takes the named parameter: ``--json`` give
 """
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,6 +27,27 @@ def _reserve(context: click.Context, _: click.Parameter, value: bool) -> bool:
     return value
 
 
+def check_device_name(name: str) -> str:
+    """Return ``name`` if some machine may have such a device.
+
+    Raises:
+        UserError: none can.
+    """
+    if re.fullmatch(r"cpu|cuda(:\d+)?", name) is None:
+        raise UserError(f"unknown device {name!r}; use cpu, cuda or cuda:<index>")
+    return name
+
+
+class Device(click.ParamType):
+    """The name of a device; whether this machine has it is for a callback."""
+
+    name = "device"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name."""
+        return check_device_name(value)
+
+
 def check_device(name: str) -> str:
     """Return ``name`` if torch can compute there.
 
@@ -35,9 +57,7 @@ def check_device(name: str) -> str:
     Raises:
         UserError: no such device on this machine.
     """
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or name.endswith(":"):
-        raise UserError(f"unknown device {name!r}; use cpu, cuda or cuda:<index>")
+    kind, _, index = check_device_name(name).partition(":")
     if kind == "cuda":
         import torch  # seconds: only those who ask for a GPU wait for it here
 
@@ -83,6 +103,19 @@ class Folder(click.ParamType):
 
 
 FOLDER = Folder()
+
+
+class ValueOrFile(click.ParamType):
+    """A value, or the local path of a file that holds it.
+
+    Args:
+        is_file: whether a text is a file's path, by its looks alone.
+    """
+
+    name = "value or file"
+
+    def __init__(self, is_file: Callable[[str], bool]) -> None:
+        self.is_file = is_file
 
 
 def local_folders(
@@ -149,6 +182,7 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the o
 
 device_option = click.option(
     "--device",
+    type=Device(),
     default="cpu",
     show_default=True,
     callback=lambda _context, _parameter, value: check_device(value),

@@ -1,15 +1,16 @@
 """`rl-rec sids`: from a dataset to semantic IDs of its items."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Group
 from rich.table import Table
 
 from envs.errors import UserError
+from rl_rec.cli.checked import CheckedCommand
 from rl_rec.cli.options import (
     FOLDER,
     json_option,
@@ -23,6 +24,9 @@ from rl_rec.cli.options import (
 from rl_rec.cli.output import emit, entries_table
 from rl_rec.cli.progress import reporting
 
+if TYPE_CHECKING:
+    from rl_rec.sids.codebook import SidSettings
+
 _SHOWN = 8
 """First-level clusters that a person sees."""
 
@@ -34,13 +38,22 @@ data_option = click.option(
 )
 
 
+def _settings(assignments: Sequence[str], seed: int | None, **_: object) -> "SidSettings":
+    from rl_rec.sids.codebook import SidSettings
+
+    return overridden(SidSettings(), assignments, seed)
+
+
 @click.group(epilog="Example: rl-rec sids build --data data/ml-1m --out sids/ml-1m")
 def sids() -> None:
     """Give the items semantic IDs: codebook, table, report."""
 
 
 @sids.command(
-    epilog="Example: rl-rec sids build --data data/ml-1m --out sids/ml-1m --set levels=3 --set codebook_size=64"
+    cls=CheckedCommand,
+    check=_settings,
+    epilog="Example: rl-rec sids build --data data/ml-1m --out sids/ml-1m --set levels=3 "
+    "--set codebook_size=64",
 )
 @data_option
 @click.option("--out", type=FOLDER, required=True, help="Folder of the SIDs to write.")
@@ -65,10 +78,9 @@ def build(
     from rl_rec.provenance import describe_run
     from rl_rec.sids import folder
     from rl_rec.sids.build import build_sids
-    from rl_rec.sids.codebook import SidSettings
     from rl_rec.sids.vectors import load_dataset
 
-    settings = overridden(SidSettings(), assignments, seed)
+    settings = _settings(assignments, seed)
     refuse_existing(out, overwrite)
     if data.resolve().is_relative_to(out.resolve()):
         raise UserError(f"{out} holds the dataset {data}, which would be overwritten: name another folder")

@@ -1,9 +1,9 @@
 """`rl-rec simulator`: from a dataset to a calibrated simulator of its users."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Group
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from envs.errors import UserError
 from envs.storage.location import Location
+from rl_rec.cli.checked import CheckedCommand
 from rl_rec.cli.options import (
     FOLDER,
     device_option,
@@ -26,6 +27,22 @@ from rl_rec.cli.options import (
 from rl_rec.cli.output import console, emit, entries_table
 from rl_rec.cli.progress import reporting
 
+if TYPE_CHECKING:
+    from envs.fit import FitSettings
+    from envs.world_settings import WorldSettings
+
+
+def _fit_settings(assignments: Sequence[str], seed: int | None, **_: object) -> "FitSettings":
+    from envs.fit import FitSettings
+
+    return overridden(FitSettings(), assignments, seed)
+
+
+def _rules(assignments: Sequence[str], **_: object) -> "WorldSettings":
+    from envs.world_settings import WorldSettings
+
+    return WorldSettings().with_overrides([assignment.removeprefix("world.") for assignment in assignments])
+
 
 @click.group(epilog="Example: rl-rec simulator fit --data data/ml-1m --out simulators/ml-1m")
 def simulator() -> None:
@@ -33,7 +50,9 @@ def simulator() -> None:
 
 
 @simulator.command(
-    epilog="Example: rl-rec simulator fit --data data/ml-1m --out simulators/ml-1m --set model.dim=64 --seed 1"
+    cls=CheckedCommand,
+    check=_fit_settings,
+    epilog="Example: rl-rec simulator fit --data data/ml-1m --out simulators/ml-1m --set model.dim=64 --seed 1",
 )
 @click.option(
     "--data",
@@ -63,12 +82,11 @@ def fit(
     """
     from envs import world_folder
     from envs.data.dataset import load
-    from envs.fit import FitSettings
     from envs.fit import fit as fit_response
     from envs.fit_ensemble import fit_ensemble
     from rl_rec.provenance import describe_run
 
-    settings = overridden(FitSettings(), assignments, seed)
+    settings = _fit_settings(assignments, seed)
     refuse_existing(out, overwrite)
     if data.resolve().is_relative_to(out.resolve()):
         raise UserError(f"{out} holds the dataset {data}, which would be overwritten: name another folder")
@@ -97,7 +115,11 @@ def fit(
         console.print(Text(f"warning: {warning}", style="bold red"), soft_wrap=True)
 
 
-@simulator.command(epilog="Example: rl-rec simulator report --simulator simulators/ml-1m --out report")
+@simulator.command(
+    cls=CheckedCommand,
+    check=_rules,
+    epilog="Example: rl-rec simulator report --simulator simulators/ml-1m --out report",
+)
 @click.option(
     "--simulator",
     "path",
@@ -159,10 +181,9 @@ def _report(
     as_json: bool,
 ) -> None:
     from envs import world_folder
-    from envs.world_settings import WorldSettings
     from rl_rec.simulator_report.page import write_report
 
-    rules = WorldSettings().with_overrides([assignment.removeprefix("world.") for assignment in assignments])
+    rules = _rules(assignments)
     refuse_existing(out, overwrite)
     fitted = world_folder.load(path)
     if path.resolve().is_relative_to(out.resolve()):

@@ -72,7 +72,7 @@ def test_overwrite_does_not_take_the_raw_files_along(tmp_path, capsys):
         (["--set", "slate_siez=3"], "did you mean 'slate_size'"),
         (["--set", "slate_size=0"], "slate_size"),
         (["--seed", "-1"], "--seed"),
-        (["--seed", "4294967296"], "seed: Input should be less than 4294967296"),
+        (["--seed", "4294967296"], "seed: expected less than 4294967296"),
         (["--seed", "1", "--set", "seed=2"], "give the seed once"),
         (["--raw", "nowhere"], "synthetic"),
     ],

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import click
 import pytest
 
-from cluster.jobs.client import dashboard_address, describe, exit_code, redact
+from cluster.jobs.client import describe, exit_code, redact
 from cluster.jobs.command import check_command
 from envs.errors import UserError
 from rl_rec.cli.main import cli
@@ -26,6 +26,26 @@ def check(arguments: Sequence[str], has_cwd: bool = False) -> list[str]:
         ["compare", "/a", "gs://b/c", "--simulator", "/s", "--json"],
         ["quickstart", "--out", "/mnt/q"],
         ["report", "/a", "s3://b/study", "--out", "/x"],
+        ["train", "hsrl", *GOOD[2:], "--set", "agent.sids=/mnt/sids", "--device", "cuda"],
+        ["train", "--resume", "/mnt/run"],
+        ["sweep"],
+        ["sweep", "/mnt/mine.yaml", "--simulator", "/s", "--out", "/o", "--set", "what.only=the_file_knows"],
+        ["sweep", "planning", "--simulator", "/s", "--out", "/o", "--if-exists", "resume"],
+        [
+            "study",
+            "hac",
+            "--simulator",
+            "/s",
+            "--out",
+            "/o",
+            "--variant",
+            "a@hsrl",
+            "--world",
+            "world.repeats=allow",
+        ],
+        ["evaluate", "--policy", "random", "--simulator", "/s", "--catalogue", "/mnt/schedule.json"],
+        ["evaluate", "--run", "/r", "--set", "dynamics.trust=3"],
+        ["scale", "hac", "--simulator", "/s", "--out", "/o"],
     ],
 )
 def test_good_ones_pass_and_nothing_of_them_runs(arguments, capfd):
@@ -58,6 +78,8 @@ def test_misspelt_and_incomplete_ones_fail_here(arguments, problem):
         ([*GOOD[:-1], "runs/x"], r"--out is runs/x, a relative path"),
         (["compare", "/a", "b", "--simulator", "/s"], r"RUN_B is b, a relative path"),
         (["quickstart"], r"--out is by default runs/quickstart, a relative path"),
+        (["sweep", "mine.yaml", "--simulator", "/s", "--out", "/o"], r"FILE\] is mine.yaml, a relative path"),
+        (["evaluate", "--run", "/r", "--catalogue", "a.json"], r"--catalogue is a.json, a relative path"),
         (["train", "--resume", "~/run"], r"--resume is ~/run, a relative path"),
         ([*GOOD, "--address", "auto"], "leave --address out"),
         (["submit", "--", "train"], "cannot be `rl-rec submit`"),
@@ -67,6 +89,49 @@ def test_misspelt_and_incomplete_ones_fail_here(arguments, problem):
 def test_what_the_cluster_would_not_find_is_refused_with_the_fix(arguments, problem):
     with pytest.raises(UserError, match=problem):
         check(arguments)
+
+
+NEW = ["--simulator", "/s", "--out", "/o"]
+
+
+@pytest.mark.parametrize(
+    "arguments, problem",
+    [
+        (["train", "hca", *NEW], "unknown algorithm 'hca'; did you mean 'hac'"),
+        (["train", "hac", "--out", "/o"], "missing --simulator"),
+        (["train", "hac", *NEW, "--set", "agent.gama=1"], "did you mean 'agent.gamma'"),
+        (["train", "hac", *NEW, "--set", "replay.ratio=-1"], "replay.ratio: expected more than 0, got '-1'"),
+        (["train", "hac", *NEW, "--device", "gpu"], "device: use cpu or cuda"),
+        (["train", "hac", *NEW, "--set", "rollout.mode=async"], "needs rollout.runners >= 1"),
+        (["train", "--resume", "/r", "--steps", "3"], "leave out --steps"),
+        (["study", "hac", *NEW, "--variant", "a:agent.gama=1"], "did you mean 'agent.gamma'"),
+        (["study", "hac", *NEW, "--variant", "a", "--variant", "b"], "'b' has the same settings as 'a'"),
+        (["study", "hac", *NEW, "--serve", "x:world.history_length=3"], "change it with --world"),
+        (["sweep", "planing", *NEW], "'planing' is no sweep"),
+        (["sweep", "planning", "--out", "/o"], "missing --simulator"),
+        (["sweep", "planning", *NEW, "--set", "stpes=3"], "unknown setting 'stpes'"),
+        (["scale", "hac", *NEW, "--modes", "fast"], "use sync, async"),
+        (["scale", "hac", *NEW, "--set", "agent.gama=1"], "did you mean 'agent.gamma'"),
+        (["bench", "tune", "--simulator", "/s", "--agent", "hca"], "unknown algorithm 'hca'"),
+        (["bench", "device", "--set", "user=3"], "did you mean 'users'"),
+        (["bench", "train", "--set", "agent.gama=3"], "did you mean 'agent.gamma'"),
+        (["bench", "sids", "--set", "item=3"], "did you mean 'items'"),
+        (["bench", "decode", "--items", "many"], "expected a whole number"),
+        (["data", "prepare", "ml-10k", "--out", "/o"], "unknown dataset 'ml-10k'"),
+        (["data", "generate", "own", "--out", "/o", "--set", "user=3"], "did you mean 'users'"),
+        (["simulator", "fit", "--data", "/d", "--out", "/o", "--set", "model.dims=3"], "'model.dim'"),
+        (["simulator", "fit", "--data", "/d", "--out", "/o", "--device", "gpu"], "unknown device 'gpu'"),
+        (["sids", "build", "--data", "/d", "--out", "/o", "--set", "level=3"], "did you mean 'levels'"),
+        (["evaluate", "--policy", "random"], "--policy needs --simulator"),
+        (["evaluate", "--policy", "random", "--simulator", "/s", "--set", "world.repeat=x"], "'repeats'"),
+    ],
+)
+def test_what_the_command_would_refuse_there_it_refuses_here_with_the_same_line(arguments, problem):
+    with pytest.raises(UserError, match=problem) as here:
+        check(arguments)
+    with pytest.raises(UserError) as there:
+        cli.main(arguments, standalone_mode=False)
+    assert str(there.value) == str(here.value)
 
 
 def test_with_a_folder_to_run_in_relative_paths_are_the_clusters():
@@ -94,37 +159,8 @@ def test_the_verbs_have_paths():
 def test_a_setting_that_names_something_here_is_a_warning(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sids").mkdir()
-    (warning,) = check([*GOOD, "--set", "agent.sids=sids", "--set", "agent.gamma=0.9"])
+    (warning,) = check(["train", "hsrl", *GOOD[2:], "--set", "agent.sids=sids", "--set", "seed=1"])
     assert "sids exists here" in warning and "absolute path" in warning
-
-
-@pytest.mark.parametrize(
-    "given, problem",
-    [
-        ("ray://head:10001", "Ray Client's address"),
-        ("head:8265", "not a dashboard's address"),
-        ("auto", "not a dashboard's address"),
-        ("http://", "not a dashboard's address"),
-    ],
-)
-def test_other_kinds_of_address_are_named(given, problem):
-    with pytest.raises(UserError, match=problem):
-        dashboard_address(given)
-
-
-def test_the_address_comes_from_the_option_then_from_rays_variables(monkeypatch):
-    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UserError, match="--address is missing"):
-        dashboard_address(None)
-    monkeypatch.setenv("RAY_ADDRESS", "http://b:1")
-    assert dashboard_address(None) == "http://b:1"
-    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "https://a:2/")
-    assert dashboard_address(None) == "https://a:2"
-    assert dashboard_address("http://c:3") == "http://c:3"
-    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "ray://a:2")
-    with pytest.raises(UserError, match="RAY_API_SERVER_ADDRESS ray://a:2 is Ray Client's"):
-        dashboard_address(None)
 
 
 def job(status: str, code: int | None = None, message: str = ""):
@@ -148,6 +184,24 @@ def job(status: str, code: int | None = None, message: str = ""):
 )
 def test_the_exit_code_is_the_commands(status, code, expected):
     assert exit_code(job(status, code)) == expected
+
+
+@pytest.mark.parametrize(
+    "log, cause",
+    [
+        ("training\nerror: no space left for topsecret\n\n(raylet) bye\n", ": error: no space left for ***"),
+        (
+            "Traceback\n  x\nModuleNotFoundError: No module named 'x'\n",
+            ": ModuleNotFoundError: No module named 'x'",
+        ),
+        ("training\nKilled\n", ": Killed"),
+        ("\n", ""),
+    ],
+)
+def test_a_command_that_failed_is_told_with_the_line_of_its_log_that_says_why(log, cause):
+    failed = "Job entrypoint command failed with exit code 2"
+    message = f"{failed}, last available logs (truncated to 20,000 chars):\n{log}"
+    assert describe(job("FAILED", 2, message))["problem"] == failed + cause
 
 
 def test_a_failed_job_is_one_line_without_secrets():

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 from dataclasses import replace
+from importlib.metadata import version
 
 import click
 import pytest
@@ -20,7 +21,7 @@ from cluster.render_cli import cluster as verb
 from envs.errors import UserError
 from rl_rec.agents import find_agent
 from rl_rec.resources import Processes, left_over
-from tests.cluster.manifests import ROOT, SWEEP, rendered
+from tests.cluster.manifests import CLOUDS, ROOT, SWEEP, rendered
 
 
 def locked(package: str) -> str:
@@ -31,8 +32,14 @@ def locked(package: str) -> str:
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_version_of_ray_is_the_pinned_one(target):
     text = "".join(rendered(target, "slurm.container=a.sif").values())
-    versions = re.findall(r"(?:rl-rec:|rayproject/ray:|rayVersion: \"|ray.__version__ == ')(\d[\d.]*\d)", text)
+    versions = re.findall(r"(?:-ray|rayproject/ray:|rayVersion: \"|ray.__version__ == ')(\d[\d.]*\d)", text)
     assert set(versions) == {locked("ray")}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_images_tag_is_the_projects_version_and_rays(target):
+    text = "".join(rendered(target, "slurm.container=a.sif").values())
+    assert set(re.findall(r"\brl-rec:([\w.-]+)", text)) == {f"{version('rl-rec')}-ray{locked('ray')}"}
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -40,6 +47,12 @@ def test_every_version_of_ray_is_the_pinned_one(target):
 def test_every_target_is_accepted_by_its_receiver_whatever_is_set(target, gpus):
     more = ["workers=4", "min_workers=1", f"gpus={gpus}", "trial.per_gpu=2", "spot=false", "name=mine"]
     more += ["kubernetes.auth_secret=mine", "kubernetes.storage_class=efs", "kubernetes.gpu_nodes=a.b/c=d"]
+    more += [
+        "kubernetes.pull_secrets=one,two",
+        "kubernetes.pull_policy=Always",
+        "registry_login=docker login x",
+    ]
+    more += ["aws.worker_profile=w", "gcp.worker_account=ray@my-project.iam.gserviceaccount.com"]
     more += ["kubernetes.egress=10.0.0.0/8,10.1.0.0/16", "aws.security_groups=sg-1", "aws.subnets=subnet-1"]
     more += ["aws.head_profile=p", "slurm.partition=gpu", "slurm.account=me", "slurm.container=a.sif"]
     if TARGETS[target].runner_machines:
@@ -112,9 +125,17 @@ def test_the_settings_that_fit_do_fit_and_leave_no_room_for_another_env_runner(
         (["gpus=4", "worker.cpus=2"], r"4 \* trial.cpus=1 = 4 CPUs, it has worker.cpus=2"),
         (["trial.runners=20"], r"1 \* 20 = 20 env runners .* 1 \* 7 \+ 0 = 7 fit"),
         (["worker.object_store_gib=20"], "32 / 2 = 16 at most"),
-        (["workers=-1"], "greater than or equal to 1, got '-1'"),
+        (["workers=-1"], "workers: expected 1 or more, got '-1'"),
         (["worker.cpu=3"], "did you mean 'worker.cpus'"),
         (["mounts./home/ray/x=~/.aws"], r"'~/.aws' looks secret \(.aws\)"),
+        (["mounts./home/ray/x=work/auth_token"], r"looks secret \(auth_token\)"),
+        (["mounts./home/ray/x=work/Credentials.json"], r"looks secret \(credentials.json\)"),
+        (["mounts./home/ray/x=work/me.pem"], r"looks secret \(me.pem\)"),
+        (["workers.cpus=4"], "did you mean 'worker.cpus'"),
+        (["kubernetes.egress=10.0.0.1/8"], r"egress.0: expected an address range such as 10\.0\.0\.0/8, got"),
+        (["kubernetes.api_server=10.0.0.300/8"], r"expected an address range such as 10\.0\.0\.0/8, got"),
+        (["registry_login=docker login -u me -p x"], "--password-stdin"),
+        (["aws.worker_profile=w"], "without aws.head_profile"),
         (["mounts.x=data"], "starts with /"),
         (["kubernetes.gpu_nodes=l4"], "takes key=value"),
     ],
@@ -124,9 +145,16 @@ def test_numbers_that_do_not_add_up_are_refused_with_the_arithmetic(assignments,
         ClusterSettings().with_overrides(assignments)
 
 
+def test_a_dataset_whose_name_speaks_of_tokens_may_be_copied():
+    mounts = ["mounts./a=work/semantic-token-ids", "mounts./b=data/secretary/tokens.parquet"]
+    assert len(ClusterSettings().with_overrides(mounts).mounts) == 2
+
+
 @pytest.mark.parametrize(
     ("target", "assignments", "problem"),
     [
+        ("kuberay", ["head.memory_gib=4"], r"leaves 1.5 GiB, too little for object_store_gib=1 \+ 1"),
+        ("kuberay", ["head.cpus=1"], "head.cpus=1: .* take 2 or more"),
         ("aws", ["aws.worker_type=g6.xlarge"], "8 CPUs on a g6.xlarge, which has 4"),
         ("aws", ["gpus=2"], "no known machine has 2 GPUs, .* have 0, 1, 4, 8 GPUs"),
         ("aws", ["worker.cpus=200"], "with 1 GPUs have at most 64 CPUs"),
@@ -261,7 +289,10 @@ def test_a_file_of_settings_is_below_the_options(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "namespace: team" in text and "maxReplicas: 4" in text
     path.write_text("gpu: 4\n")
-    with pytest.raises(UserError, match=f"{path}.gpu'; did you mean '{path}.gpus'"):
+    with pytest.raises(UserError, match=f"{path}: unknown setting 'gpu'; did you mean 'gpus'"):
+        run("render", "kuberay", "--config", path)
+    path.write_text("workers: {cpus: 3}\n")
+    with pytest.raises(UserError, match=f"{path}: workers: .*; did you mean 'worker.cpus'"):
         run("render", "kuberay", "--config", path)
     path.write_text("- gpus\n")
     with pytest.raises(UserError, match="holds no settings of a cluster"):
@@ -279,10 +310,43 @@ def test_every_setting_that_shows_is_named_in_a_comment(target):
             ClusterSettings().with_overrides([f"{name}.x=1"])
 
 
+def leaves(values: dict, prefix: str = "") -> set[str]:
+    groups = {name: value for name, value in values.items() if isinstance(value, dict) and value}
+    inner = [leaves(value, f"{prefix}{name}.") for name, value in groups.items()]
+    return {prefix + name for name in values.keys() - groups.keys()}.union(*inner)
+
+
+def test_the_list_of_settings_is_the_description(capsys):
+    run("settings", "--json")
+    listed = json.loads(capsys.readouterr().out)["settings"]
+    description = ClusterSettings().model_dump(mode="json")
+    assert {each["setting"] for each in listed} == leaves(description) and len(listed) == len(
+        leaves(description)
+    )
+    by_name = {each["setting"]: each for each in listed}
+    assert all(each["meaning"] for each in listed)
+    assert by_name["head.cpus"]["default"] == 2 and by_name["worker.cpus"]["default"] == 8
+    assert by_name["trial.runners"]["type"] == "whole number, 0 or more or none"
+    assert by_name["kubernetes.pull_policy"]["type"] == "IfNotPresent, Always, Never"
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_settings_of_a_target_leave_out_what_others_alone_read(target, capsys):
+    run("settings", target, "--json")
+    groups = {each["setting"].partition(".")[0] for each in json.loads(capsys.readouterr().out)["settings"]}
+    own = {"aws", "gcp", "kubernetes", "slurm"}
+    assert groups & own == ({target.removesuffix("-job").replace("kuberay", "kubernetes")} & own)
+    # What the files name in comments is listed.
+    comments = re.findall(r"#(.*)", "\n".join(rendered(target).values()))
+    named = {name for line in comments for name in re.findall(r"\(((?:[a-z_]+\.)+[a-z_]+)\)", line)}
+    assert {name.partition(".")[0] for name in named} <= groups
+
+
 @pytest.mark.parametrize("page", ["clusters.md", "security.md"])
 def test_the_pages_name_the_pinned_version_and_settings_that_exist(page):
     text = (ROOT / "docs" / page).read_text()
-    assert set(re.findall(r":(\d+\.\d+\.\d+)\b", text)) == {locked("ray")}
+    assert set(re.findall(r"(?::|-ray)(\d+\.\d+\.\d+)(?!-ray)\b", text)) == {locked("ray")}
+    assert set(re.findall(r":([\d.]+)-ray", text)) <= {version("rl-rec")}
     groups = "|".join(ClusterSettings.model_fields)
     named = set(re.findall(rf"`((?:{groups})(?:\.[a-z_]+)+)`", text)) - {"rollout.runners"}
     assert named
@@ -314,6 +378,25 @@ def test_a_job_that_would_leave_the_gpus_idle_is_warned_about():
     assert fitting.exit_code == 0 and "idle" not in fitting.stderr
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_image_that_machines_could_not_pull_is_warned_about(target):
+    command = ["--", *SWEEP, "--set", "device=cuda"] if TARGETS[target].takes_command else []
+    arguments = ["render", target, *(word for text in CLOUDS for word in ("--set", text))]
+    warned = CliRunner().invoke(verb, [*arguments, *command])
+    assert ("names no registry" in warned.stderr) is (
+        target not in ("docker", "slurm")
+    ) and warned.exit_code == 0
+    named = CliRunner().invoke(verb, [*arguments, "--set", "image=registry.example.org/a/rl-rec", *command])
+    assert named.stderr == "" and named.exit_code == 0
+
+
+def test_the_next_steps_fill_the_cluster_and_name_its_namespace(capsys):
+    run("render", "kuberay", "--gpus", 8, "--workers", 4, "--set", "kubernetes.namespace=ours", "--json")
+    steps = json.loads(capsys.readouterr().out)["next"]
+    assert steps[0].startswith("kubectl create namespace ours")
+    assert "--set device=cuda" in steps[-1] and steps[-1].endswith("--parallel 8")
+
+
 def test_what_is_printed_is_one_stream_of_documents():
     printed = CliRunner().invoke(verb, ["render", "kuberay"]).stdout
     kinds = [document["kind"] for document in yaml.safe_load_all(printed)]
@@ -322,7 +405,7 @@ def test_what_is_printed_is_one_stream_of_documents():
 
 @pytest.mark.parametrize("given", ["image=registry.example.org/rl-rec:latest", "slurm.environment=~/venv"])
 def test_what_would_break_later_is_refused(given):
-    with pytest.raises(UserError, match="pattern"):
+    with pytest.raises(UserError, match="expected something like "):
         ClusterSettings().with_overrides([given])
 
 

@@ -98,8 +98,9 @@ def test_rays_autoscaler_reads_the_groups_as_described(target):
     nodes = config["available_node_types"]
     assert config["idle_timeout_minutes"] == 5 and config["max_workers"] == 7
     assert nodes["headgroup"]["resources"]["CPU"] == 0
-    assert nodes["worker"]["resources"] == {"CPU": 8, "GPU": 2, "memory": 32 * 2**30}
-    assert nodes["runner"]["resources"] == {"CPU": 8, "memory": 16 * 2**30}
+    # 32 - (4 / 4 + 4 / 5 + 8 / 10 + 16 * 6 / 100 + 1) = 27.44 GiB, and 16 - (1 + 0.8 + 0.8 + 1) = 12.4 GiB.
+    assert nodes["worker"]["resources"] == {"CPU": 8, "GPU": 2, "memory": int(27.44 * 1024) * 2**20}
+    assert nodes["runner"]["resources"] == {"CPU": 8, "memory": int(12.4 * 1024) * 2**20}
     assert (nodes["worker"]["min_workers"], nodes["worker"]["max_workers"]) == (1, 4)
 
 
@@ -107,7 +108,9 @@ def test_rays_autoscaler_reads_the_groups_as_described(target):
 def test_pods_take_what_they_ask_for_are_not_root_and_share_the_volume(target):
     for name, template in pods(cluster_spec(target, *GPUS)).items():
         spec, (container,) = template["spec"], template["spec"]["containers"]
-        assert container["resources"]["requests"] == container["resources"]["limits"]
+        requests, limits = container["resources"]["requests"], container["resources"]["limits"]
+        assert requests | {"cpu": None} == limits | {"cpu": None}
+        assert container["imagePullPolicy"] == "IfNotPresent" and "imagePullSecrets" not in spec
         assert spec["securityContext"]["runAsNonRoot"] is True and spec["securityContext"]["runAsUser"] != 0
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
@@ -138,7 +141,57 @@ def test_the_object_store_fits_into_shared_memory_and_that_into_the_pod(target):
         shared = next(v["emptyDir"] for v in pod["volumes"] if "emptyDir" in v)["sizeLimit"]
         memory = pod["containers"][0]["resources"]["limits"]["memory"]
         store = int(group["rayStartParams"]["object-store-memory"]) / 2**30
-        assert store < int(shared.removesuffix("Gi")) < int(memory.removesuffix("Gi"))
+        assert store < int(shared.removesuffix("Gi")) < int(memory.removesuffix("Mi")) / 1024
+
+
+@pytest.mark.parametrize("target", ["kuberay", "kuberay-job"])
+def test_a_pod_fits_on_the_machine_beside_the_nodes_daemons(target):
+    # Allocatable CPU and GiB of Google's n2-standard-2, n2-standard-8 and n2-standard-4; the daemon sets of an
+    # ordinary cluster ask for 0.4 CPU and 0.5 GiB of it.
+    allocatable = {"head": (1.93, 6.1), "worker": (7.91, 28.3), "runner": (3.92, 13.3)}
+    more = ["runners.cpus=4", "runners.memory_gib=16", "runners.machines=1"]
+    spec = cluster_spec(target, *more)
+    for name, template in pods(spec).items():
+        sizes = [container["resources"]["requests"] for container in template["spec"]["containers"]]
+        sizes += [spec["autoscalerOptions"]["resources"]["requests"]] if name == "head" else []
+        cpus = sum(int(size["cpu"].removesuffix("m")) for size in sizes) / 1000
+        memory_gib = sum(int(size["memory"].removesuffix("Mi")) for size in sizes) / 1024
+        assert cpus + 0.4 <= allocatable[name][0] and memory_gib + 0.5 <= allocatable[name][1]
+
+
+@pytest.mark.parametrize("target", ["kuberay", "kuberay-job"])
+def test_every_pod_logs_in_to_the_registry_with_the_named_secrets(target):
+    found = documents(target, *GPUS, "kubernetes.pull_secrets=mine,ours", "kubernetes.pull_policy=Always")
+    job = found.get("RayJob/rl-rec", {}).get("spec", {})
+    spec = job.get("rayClusterSpec") or found["RayCluster/rl-rec"]["spec"]
+    for template in [*pods(spec).values(), *([job["submitterPodTemplate"]] if job else [])]:
+        assert template["spec"]["imagePullSecrets"] == [{"name": "mine"}, {"name": "ours"}]
+        assert template["spec"]["containers"][0]["imagePullPolicy"] == "Always"
+
+
+def test_machines_log_in_before_the_image_is_pulled_with_the_role_they_are_given():
+    login = "aws ecr get-login-password | docker login --username AWS --password-stdin registry.example.org"
+    roles = [
+        "aws.head_profile=head",
+        "aws.worker_profile=worker",
+        "gcp.worker_account=w@p.iam.gserviceaccount.com",
+    ]
+    for target in ("aws", "gcp"):
+        config = yaml.safe_load(
+            rendered(target, *GPUS, *roles, "aws.worker_type=x", f"registry_login={login}")["cluster.yaml"]
+        )
+        assert config["initialization_commands"] == [login]
+        nodes = {name: node["node_config"] for name, node in config["available_node_types"].items()}
+        if target == "aws":
+            profiles = {name: node["IamInstanceProfile"]["Name"] for name, node in nodes.items()}
+            assert profiles == {"head": "head", "worker": "worker", "runner": "worker"}
+        else:
+            accounts = {
+                name: [each["email"] for each in node.get("serviceAccounts", ())]
+                for name, node in nodes.items()
+            }
+            mine = ["w@p.iam.gserviceaccount.com"]
+            assert accounts == {"head": [], "worker": mine, "runner": mine}  # Ray gives the head one
 
 
 @pytest.mark.parametrize("target", ["kuberay", "kuberay-job"])
@@ -189,7 +242,7 @@ def test_several_clusters_share_one_claim():
         ("mode: token", "mode: none", "is not one of"),
         ("enableInTreeAutoscaling", "enableAutoscaling", "enableAutoscaling"),
         ("runAsNonRoot", "runAsNotRoot", "runAsNotRoot"),
-        ("imagePullPolicy", "imagePullPolicy", None),
+        ("imagePullPolicy", "imagePullPolicies", "imagePullPolicies"),
         ("periodSeconds: 10", "periodSecond: 10", "periodSecond"),
         ("mountPath:", "path:", "path"),
         ("policyTypes:", "policyType:", "NetworkPolicy spec: .*policyType"),
@@ -203,10 +256,9 @@ def test_several_clusters_share_one_claim():
 def test_kubernetes_would_refuse_a_broken_file(find, replace, problem):
     text = rendered("kuberay")["cluster.yaml"]
     check_kubernetes("", text)
-    if problem is not None:
-        assert find in text
-        with pytest.raises(ValueError, match=problem):
-            check_kubernetes("", text.replace(find, replace, 1))
+    assert find in text
+    with pytest.raises(ValueError, match=problem):
+        check_kubernetes("", text.replace(find, replace, 1))
 
 
 def test_bash_would_refuse_a_broken_script():

@@ -321,7 +321,7 @@ def test_the_raw_folder_is_where_it_is_needed(name: str, raw: Path | None, messa
     ("values", "message"),
     [
         ({"test_fraction": 0.95}, "validation_fraction . test_fraction is 1.05, expected below 1"),
-        ({"slate_size": 0}, "slate_size: .*greater than or equal to 1"),
+        ({"slate_size": 0}, "slate_size: expected 1 or more, got 0"),
         ({"synthetic": {"popular_share": 0.9}}, "popular_share . personal_share is 1.2"),
         ({"synthetic": {"user": 9}}, "unknown setting 'synthetic.user'; did you mean 'synthetic.users'"),
     ],

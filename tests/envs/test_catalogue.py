@@ -118,7 +118,7 @@ def test_a_full_catalogue_masks_nothing(small_world: MakeWorld):
         ({"show": "withheld"}, "show=withheld needs items that are withheld"),
         ({"churn": 0.1}, "more than the withheld=0 of the catalogue that can be"),
         ({"churn": 0.5, "withheld": 0.2}, "churn=0.5 of the live items are born at a step, more than"),
-        ({"withheld": 1.0}, "withheld: Input should be less than 1"),
+        ({"withheld": 1.0}, "withheld: expected less than 1, got 1.0"),
         ({"chrun": 0.1}, "did you mean 'catalogue.churn'"),
     ],
 )  # fmt: skip

@@ -209,7 +209,7 @@ def test_where_a_ratio_falls_to_one_is_interpolated():
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        (["--items", "1000,many"], "valid integer"),
+        (["--items", "1000,many"], "a whole number"),
         (["--items", "1"], "items"),
         (["--set", "paddings=loose"], "paddings"),
         (["--set", "beams=3"], "unknown setting 'beams'"),
