@@ -136,7 +136,7 @@ class OffPolicyLearner(TorchLearner):
         means = (torch.stack([self._sums[name] for name in names]) / self._count).tolist()
         self._sums, self._count = {}, 0
         figures = dict(zip(names, means, strict=True))
-        broken = [name for name, value in figures.items() if not math.isfinite(value)]
+        broken = [f"{name} ({value})" for name, value in figures.items() if not math.isfinite(value)]
         # A loss looks at the weights before its update: the last one may have broken them.
         finite = torch.stack([weights.isfinite().all() for weights in self._weights]).all()
         if not broken and not bool(finite):

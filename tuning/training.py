@@ -22,12 +22,15 @@ from ray.tune import (
     TuneConfig,
     Tuner,
 )
+from ray.tune.logger import JsonLoggerCallback
+from ray.tune.result import DONE, SHOULD_CHECKPOINT, TRAINING_ITERATION
 
 from envs import world_folder
 from envs.data.dataset import Split
 from envs.errors import UserError
 from envs.progress import Progress, silent
 from envs.simulator import Simulator
+from envs.storage.filesystem import once, upload
 from envs.storage.location import Location
 from envs.storage.working_copy import copy_of
 from envs.world_folder import FittedWorld
@@ -311,7 +314,7 @@ def _start(
                     checkpoint_at_end=True,
                 ),
                 failure_config=FailureConfig(max_failures=RETRIES),
-                callbacks=[_ReportProgress(), *ALWAYS, *trackers],
+                callbacks=[_ReportProgress(), *always(), *trackers],
                 verbose=0,
             ),
             _tuner_kwargs={} if start is None else {"restore": str(start)},
@@ -409,21 +412,33 @@ def last_line(error: BaseException) -> str:
     return message if message and name.rpartition(".")[2].endswith("Error") else raised
 
 
-class KeepResults(Callback):
-    """Puts the results so far beside every checkpoint: Tune copies them to the folder only now and then.
+class ResultsFirst(JsonLoggerCallback):
+    """Writes a trial's results as Tune does, and stores them before every checkpoint that they are of.
 
-    A driver that dies would leave a checkpoint whose results are nowhere. Not behind URLs: a request each.
+    Tune copies them there only now and then: the checkpoint of a driver that dies would have none.
     """
 
+    def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
+        """Called by Tune before it has the trial save."""
+        super().log_trial_result(iteration, trial, result)
+        due = trial.checkpoint_freq and result[TRAINING_ITERATION] % trial.checkpoint_freq == 0
+        if due or result.get(DONE) or result.get(SHOULD_CHECKPOINT):
+            self._store(trial)
+
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Called by Tune, once the checkpoint is stored."""
-        if trial.storage.custom_fs_provided:
-            return
-        folder = Path(trial.storage.trial_fs_path)
-        draft = folder / f".{RESULTS}"
-        with suppress(OSError):  # the disk is full, say, and Tune would not count the checkpoint
-            shutil.copyfile(Path(trial.local_path) / RESULTS, draft)
-            draft.replace(folder / RESULTS)
+        """Called by Tune, also for those that a scheduler asked for by itself."""
+        self._store(trial)
+
+    def _store(self, trial: Any) -> None:
+        staged, storage = Path(trial.local_path) / RESULTS, trial.storage
+        with suppress(OSError):  # the disk is full, say: the next checkpoint brings them along
+            if storage.custom_fs_provided:
+                with staged.open("rb") as results:
+                    upload(once(storage.storage_filesystem), results, f"{storage.trial_fs_path}/{RESULTS}")
+                return
+            draft = Path(storage.trial_fs_path) / f".{RESULTS}"
+            shutil.copyfile(staged, draft)
+            draft.replace(draft.with_name(RESULTS))
 
 
 class TellUnsaved(Callback):
@@ -443,8 +458,9 @@ class TellUnsaved(Callback):
             )
 
 
-ALWAYS = (TellUnsaved(), SaveWhenTold(), Failures(), KeepResults())
-"""What every experiment of Tune calls."""
+def always() -> list[Callback]:
+    """What every experiment of Tune calls: who asks for a checkpoint before who looks for one."""
+    return [TellUnsaved(), SaveWhenTold(), Failures(), ResultsFirst()]
 
 
 class _ReportProgress(Callback):

@@ -1,12 +1,16 @@
 """What stops a run before it starts or goes on; no Ray."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
+from pyarrow.fs import LocalFileSystem
 
 from envs.errors import UserError
+from envs.storage.filesystem import patient
 from rl_rec.agents import find_agent
 from rl_rec.checkpoint import seal
 from rl_rec.provenance import write_run
@@ -72,13 +76,32 @@ def test_what_a_run_begins_anew_from_is_kept_until_it_has_saved_again(run: RunFo
 
 
 @pytest.mark.parametrize("behind_a_url", [False, True])
-def test_results_are_beside_every_checkpoint(tmp_path, behind_a_url):
+@pytest.mark.parametrize(
+    ("report", "stored"),
+    [
+        ({"training_iteration": 5}, True),
+        ({"training_iteration": 6}, False),
+        ({"training_iteration": 6, "done": True}, True),
+        ({"training_iteration": 6, "should_checkpoint": True}, True),
+    ],
+)
+def test_results_are_stored_before_the_checkpoint_that_they_are_of(tmp_path, behind_a_url, report, stored):
+    """Tune has the trial save when its callbacks have returned."""
     staging, folder = tmp_path / "staging", tmp_path / "trial"
     staging.mkdir()
     folder.mkdir()
-    (staging / "result.json").write_text("so far\n")
-    storage = SimpleNamespace(trial_fs_path=str(folder), custom_fs_provided=behind_a_url)
-    training.KeepResults().on_checkpoint(0, [], SimpleNamespace(storage=storage, local_path=str(staging)))
-    assert [path.read_text() for path in folder.iterdir()] == ([] if behind_a_url else ["so far\n"])
-    (staging / "result.json").unlink()  # or the disk is full: the checkpoint counts all the same
-    training.KeepResults().on_checkpoint(0, [], SimpleNamespace(storage=storage, local_path=str(staging)))
+    filesystem = patient(LocalFileSystem()) if behind_a_url else LocalFileSystem()
+    storage = SimpleNamespace(
+        trial_fs_path=str(folder), custom_fs_provided=behind_a_url, storage_filesystem=filesystem
+    )
+    trial = Mock(storage=storage, local_path=str(staging), checkpoint_freq=5, config={})
+    results = training.ResultsFirst()
+    results._restore_from_remote = Mock()  # type: ignore[method-assign]
+    results.on_trial_result(0, [], trial, report)
+    assert [json.loads(path.read_text()) for path in folder.iterdir()] == ([report] if stored else [])
+    results.on_trial_complete(0, [], trial)
+    shutil.rmtree(folder)  # or the disk is full: the checkpoint counts all the same
+    results.on_checkpoint(0, [], trial)
+    assert (
+        behind_a_url or not folder.exists()
+    )  # a disk that is away must not be written to where it was mounted
