@@ -11,9 +11,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pyarrow.fs import LocalFileSystem
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.train._internal.session import _TrainingResult
 from ray.tune import (
     Callback,
+    Checkpoint,
     CheckpointConfig,
     ExperimentAnalysis,
     FailureConfig,
@@ -300,6 +303,8 @@ def _start(
     with quiet():
         config = _rllib_config(run.agent, run.simulator, settings)
 
+    begins = [] if start is None else [_StartFrom(start)]
+
     def begun(storage: Mapping[str, Any]) -> Tuner:
         return Tuner(
             config.algo_class,
@@ -314,10 +319,9 @@ def _start(
                     checkpoint_at_end=True,
                 ),
                 failure_config=FailureConfig(max_failures=RETRIES),
-                callbacks=[_ReportProgress(), *always(), *trackers],
+                callbacks=[_ReportProgress(), *begins, *always(), *trackers],
                 verbose=0,
             ),
-            _tuner_kwargs={} if start is None else {"restore": str(start)},
         )
 
     return _run(begun, run, progress)
@@ -441,6 +445,20 @@ class ResultsFirst(JsonLoggerCallback):
             draft.replace(draft.with_name(RESULTS))
 
 
+class _StartFrom(Callback):
+    """Has the trial begin with the checkpoint ``start``, wherever it runs: Tune takes a local path alone."""
+
+    def __init__(self, start: Path) -> None:
+        copy = copy_of(start)
+        filesystem, path = (LocalFileSystem(), str(start)) if copy is None else copy.on_storage(start)
+        self._start = Checkpoint(path, filesystem)
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Called by Tune before it restores the newest checkpoint that it knows of."""
+        if trial.checkpoint is None:
+            trial._restore_checkpoint_result = _TrainingResult(self._start, {})
+
+
 class TellUnsaved(Callback):
     """Says which checkpoints could not be stored."""
 
@@ -455,6 +473,18 @@ class TellUnsaved(Callback):
                 trial,
                 f"{behind:,}",
                 result[names.UNSAVED],
+            )
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Called by Tune, also for those that a scheduler stopped, whose last checkpoint may be missing."""
+        ended, newest = trial.last_result or {}, trial.latest_checkpoint_result
+        stored = {} if newest is None else newest.metrics
+        if stored.get(TRAINING_ITERATION) != ended.get(TRAINING_ITERATION):
+            _log.warning(
+                "%s ended after %s user-steps without having stored its last checkpoint: its newest has %s",
+                trial,
+                f"{ended.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0):,}",
+                f"{stored.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0):,}",
             )
 
 

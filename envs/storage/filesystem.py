@@ -4,7 +4,6 @@ import json
 import logging
 import shutil
 import tempfile
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -15,10 +14,13 @@ from pyarrow import ArrowInvalid, PythonFile
 
 from envs.errors import UserError
 from envs.files import write_json
+from envs.notice import NOTICE
 from envs.storage.location import Url
 
 PAUSES_S: tuple[float, ...] = (1, 2, 4, 8, 16, 32, 60)
 """Before each further attempt: an outage of two minutes goes by."""
+_LAST_PAUSE_S = 1.0
+"""With less than this left of a notice to end, nothing is tried again."""
 
 _LASTING = (FileNotFoundError, PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError)
 _REFUSALS = {
@@ -90,6 +92,8 @@ def _open_with_fsspec(url: Url, of_arrow: Exception) -> tuple[arrow.FileSystem, 
 def again(attempt: Callable[[], _T], what: str) -> _T:
     """Call ``attempt`` until it succeeds, with growing pauses; ``what`` names it in warnings.
 
+    A process that was told to end tries again only as long as the notice lasts.
+
     Raises:
         OSError: the last failure, or one that time does not heal.
     """
@@ -97,10 +101,10 @@ def again(attempt: Callable[[], _T], what: str) -> _T:
         try:
             return attempt()
         except OSError as error:
-            if not _heals(error):
+            if not _heals(error) or NOTICE.left_s < _LAST_PAUSE_S:
                 raise
             _log.warning("%s: %s; trying again in %g s", what, _first_line(error), pause_s)
-            time.sleep(pause_s)
+            NOTICE.pause(pause_s)
     return attempt()
 
 

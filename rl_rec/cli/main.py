@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoint, PackageNotFoundError, version
 import click
 
 from envs.errors import Terminated, UserError
+from envs.notice import NOTICE
 from envs.storage.location import shown
 from rl_rec.cli.verbs import registered
 
@@ -141,8 +142,10 @@ def _termination_raised() -> Iterator[None]:
     """Let SIGTERM unwind what is being done, as Ctrl-C does: drafts are removed, and Ray is stopped."""
 
     def end(*_: object) -> None:
+        NOTICE.give()
         raise Terminated
 
+    NOTICE.withdraw()
     try:
         before = signal.signal(signal.SIGTERM, end)
     except ValueError:  # not in the main thread
