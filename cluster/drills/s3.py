@@ -1,5 +1,6 @@
 """An S3 server of a drill's own, and a gate in front of it that can be shut."""
 
+import logging
 import socket
 import threading
 from collections.abc import Iterator, Mapping
@@ -108,6 +109,7 @@ def storage() -> Iterator[Storage]:
         from moto.server import ThreadedMotoServer
     except ImportError:
         raise LeftOutError("it needs an S3 server: pip install 'rl-rec[moto]'") from None
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it tells of every request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     _, port = server.get_host_and_port()

@@ -3,10 +3,13 @@
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.drills import s3
-from cluster.drills.sandbox import LeftOutError, Sandbox, check, wait_for
+from cluster.drills.sandbox import Command, LeftOutError, Sandbox, check, wait_for
 from cluster.drills.steps import LONG, Outcome, check_results, end, resume, saved, started, terminate
 from rl_rec.run_folder import TRIAL, RunFolder
 
@@ -82,49 +85,89 @@ def storage_away(box: Sandbox) -> Outcome:
     return Outcome(told, recovery_s, max(reported - start, 0))
 
 
-def storage_away_url(box: Sandbox) -> Outcome:
-    """The S3 server behind ``--out s3://...`` refuses connections for a minute, and is back."""
+@dataclass(frozen=True)
+class _InBucket:
+    """A run of ``box`` whose folder is behind the URL ``url``."""
+
+    box: Sandbox
+    storage: s3.Storage
+    folder = "runs/run"
+    url = f"s3://{s3.BUCKET}/{folder}"
+
+    def newest(self) -> str:
+        """The newest checkpoint whose last file is there."""
+        names = self.storage.files(f"{self.folder}/{TRIAL}")
+        return max((name for name in names if name.endswith("manifest.json")), default="")
+
+    def look(self, name: str) -> Path:
+        """The trial's folder, downloaded as ``name``."""
+        return self.storage.download(self.folder, self.box.folder / name) / TRIAL
+
+    def end(self, command: Command) -> float:
+        """SIGTERM, and nothing is left on this machine; the seconds until it ended."""
+        ended_s = terminate(command, f"rl-rec train --resume {self.url}")
+        self.box.check_no_orphans()
+        left = list((self.box.folder / "cache" / "work").iterdir())
+        check(not left, f"working copies are left behind: {left}")
+        return ended_s
+
+
+@contextmanager
+def _in_bucket(box: Sandbox) -> Iterator[tuple[_InBucket, Command]]:
+    """A run in a bucket that has saved, and the command that trains it."""
     with s3.storage() as storage:
         box.environment |= {**storage.environment, "RL_REC_CACHE": str(box.folder / "cache")}
-        folder, url = "runs/run", f"s3://{s3.BUCKET}/runs/run"
-
-        def newest() -> str:
-            """The newest checkpoint whose last file is there."""
-            manifests = (name for name in storage.files(f"{folder}/{TRIAL}") if name.endswith("manifest.json"))
-            return max(manifests, default="")
-
-        command = box.train(url, LONG)
+        run = _InBucket(box, storage)
+        command = box.train(run.url, LONG)
         started(box, command)
-        wait_for(newest, "a checkpoint in the bucket")
-        storage.gate.shut()
-        before, began_s = newest(), time.monotonic()
+        wait_for(run.newest, "a checkpoint in the bucket")
+        yield run, command
+
+
+def storage_away_url(box: Sandbox) -> Outcome:
+    """The S3 server behind ``--out s3://...`` refuses connections for a minute, and is back."""
+    with _in_bucket(box) as (run, command):
+        run.storage.gate.shut()
+        before, began_s = run.newest(), time.monotonic()
         while time.monotonic() < began_s + _AWAY_S:
             check(command.process.poll() is None, f"the command ended: {command.said[-2:]}")
             time.sleep(0.2)
-        check(newest() == before, "something came through a gate that was shut")
-        storage.gate.open()
+        check(run.newest() == before, "something came through a gate that was shut")
+        run.storage.gate.open()
         back_s = time.monotonic()
 
         def stored() -> bool:
             check(command.process.poll() is None, f"the command ended: {command.said[-2:]}")
-            return newest() > before
+            return run.newest() > before
 
         wait_for(stored, "a checkpoint in the bucket that is back", 180, every_s=0.5)
         recovery_s = time.monotonic() - back_s
-        terminate(command, f"rl-rec train --resume {url}")
-        box.check_no_orphans()
-        reported = box.reported(TRIAL)
-        kept = saved(storage.download(folder, box.folder / "kept") / TRIAL)
+        run.end(command)
+        reported, kept = box.reported(TRIAL), saved(run.look("kept"))
         check(kept == reported, f"{reported} user-steps were reported, {kept} saved")
-        _, start, command = resume(box, url)
-        terminate(command, f"rl-rec train --resume {url}")
-        box.check_no_orphans()
-        check_results(storage.download(folder, box.folder / "all") / TRIAL)
-        check(".lock" not in storage.files(folder), "the folder is still held")
-        left = list((box.folder / "cache" / "work").iterdir())
-        check(not left, f"working copies are left behind: {left}")
+        _, start, command = resume(box, run.url)
+        run.end(command)
+        check_results(run.look("all"))
+        check(".lock" not in run.storage.files(run.folder), "the folder is still held")
     told = "saving waited, training went on by itself; saved at SIGTERM; --resume went on"
     return Outcome(told, recovery_s, max(reported - start, 0))
+
+
+def terminated_away_url(box: Sandbox) -> Outcome:
+    """SIGTERM while the S3 server behind ``--out s3://...`` refuses connections."""
+    with _in_bucket(box) as (run, command):
+        run.storage.gate.shut()
+        ended_s = run.end(command)
+        late = [line for line in command.said if "not stored in time" in line]
+        check(len(late) == 1, f"it did not say what was not stored: {command.said[-4:]}")
+        reported, kept = box.reported(TRIAL), saved(run.look("kept"))
+        run.storage.gate.open()
+        _, start, command = resume(box, run.url)
+        check(start == kept, f"it went on from {start}, the newest whole checkpoint has {kept}")
+        run.end(command)
+        check_results(run.look("all"))
+    told = f"ended in {ended_s:.1f} s with exit code 143, and said what was not stored; --resume went on"
+    return Outcome(told, ended_s, max(reported - start, 0))
 
 
 def checkpoint_damaged(box: Sandbox) -> Outcome:
