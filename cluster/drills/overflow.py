@@ -36,7 +36,7 @@ def _break_loss(box: Sandbox, value: str, *settings: str) -> Outcome:
     check(again == problem, f"--resume ended otherwise: {again!r}, before {problem!r}")
     box.check_no_orphans()
     check(_check_saved(run) == before, "--resume saved what was broken")
-    command = box.start("evaluate", str(run), "--simulator", str(box.simulator), "--episodes", "16")
+    command = box.start("evaluate", "--run", str(run), "--episodes", "16")
     check(command.wait(120) == 0, f"what was saved cannot be evaluated: {command.said[-2:]}")
     return Outcome(
         f"ended with one line {ended_s:.1f} s after its start, and so did --resume; what was saved before is "
