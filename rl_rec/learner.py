@@ -144,7 +144,7 @@ class OffPolicyLearner(TorchLearner):
         if broken:
             raise NonFiniteLossError(
                 f"{', '.join(broken)} became NaN or infinite; lower the learning rates "
-                "(agent.actor_lr, agent.critic_lr) and go on from the last checkpoint"
+                "(agent.actor_lr, agent.critic_lr) in a new run: --resume keeps them"
             )
         return figures
 
