@@ -126,7 +126,7 @@ def train(
         settings = _settings(agent, steps, seed, device, assignments)
 
     from cluster.ray_session import ray_session
-    from tuning import training
+    from tuning import resuming, training
     from tuning.curves import draw_learning_curve
     from tuning.trackers import make_trackers
 
@@ -137,7 +137,7 @@ def train(
         assert simulator is not None
         training.check(agent, simulator, settings, path)
     else:
-        training.check_resume(run)
+        resuming.check_resume(run)
         if not any(run.whole_checkpoints()):
             console.print("[dim]no whole checkpoint yet: starting over[/dim]")
     if settings.idle:
@@ -148,7 +148,7 @@ def train(
             console.print("[dim]training; interrupt with Ctrl-C and go on later with --resume[/dim]")
             with reporting("user-steps") as progress:
                 if resume_path is not None:
-                    run = training.resume(path, progress)
+                    run = resuming.resume(path, progress)
                 else:
                     assert simulator is not None
                     run = training.train(agent, simulator, settings, path, progress, trackers)

@@ -10,6 +10,9 @@ from contextlib import contextmanager, suppress
 import click
 import ray
 
+from envs.notice import NOTICE
+from envs.storage.working_copy import close_all
+
 LOST_AFTER_S = 30.0
 """Without the head for so long, a command ends. Ray gives up after 60 s; with Redis a head may come back."""
 _EVERY_S = 2.0
@@ -19,7 +22,7 @@ _EVERY_S = 2.0
 def watched(go_on: str) -> Iterator[None]:
     """Inside the block, end the process with one line when the head has not answered for ``LOST_AFTER_S``.
 
-    There is nothing to unwind by then: whatever asks Ray would wait, and what was saved is saved.
+    Nothing is unwound but working copies of URLs: whatever asks Ray would wait, and what was saved is saved.
 
     Args:
         go_on: what the user does once there is a cluster again.
@@ -44,4 +47,6 @@ def _watch(host: str, port: int, go_on: str, ended: threading.Event) -> None:
             answered_s = time.monotonic()
         if time.monotonic() - answered_s > LOST_AFTER_S and not ended.is_set():
             click.echo(f"error: the Ray cluster is gone, nobody answers at {host}:{port}: {go_on}", err=True)
+            NOTICE.give()  # nobody waits long for storage that may be gone as well
+            close_all()
             os._exit(1)

@@ -138,7 +138,7 @@ class OffPolicyLearner(TorchLearner):
         means = (torch.stack([self._sums[name] for name in names]) / self._count).tolist()
         self._sums, self._count = {}, 0
         figures = dict(zip(names, means, strict=True))
-        broken = [name for name, value in figures.items() if not math.isfinite(value)]
+        broken = [f"{name} ({value})" for name, value in figures.items() if not math.isfinite(value)]
         # A loss looks at the weights before its update: the last one may have broken them.
         finite = torch.stack([weights.isfinite().all() for weights in self._weights]).all()
         if not broken and not bool(finite):
@@ -146,7 +146,7 @@ class OffPolicyLearner(TorchLearner):
         if broken:
             raise NonFiniteLossError(
                 f"{', '.join(broken)} became NaN or infinite; lower the learning rates "
-                "(agent.actor_lr, agent.critic_lr) and go on from the last checkpoint"
+                "(agent.actor_lr, agent.critic_lr) in a new run: --resume keeps them"
             )
         return figures
 

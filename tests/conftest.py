@@ -12,19 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from envs import world_folder
-from envs.calibration import Quality, Reliability
-from envs.data import dataset as datasets
-from envs.data.prepare import PrepareSettings, prepare
-from envs.data.synthetic import SyntheticSettings
-from envs.fit import FitReport, FitSettings
+from cluster.drills.simulator import make_simulator
 from envs.response import FrozenResponse, ResponseModel, ResponseSettings
 from envs.world import Population, World
 
@@ -96,18 +90,7 @@ def _small_world(
 @pytest.fixture(scope="session")
 def simulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A simulator folder with a response model that was never fitted: as good as any to learn in."""
-    root = tmp_path_factory.mktemp("simulator")
-    planted = SyntheticSettings(users=60, items=30, sessions_per_user=4, clusters=3, taste_dim=3)
-    dataset = prepare("synthetic", None, PrepareSettings(slate_size=4, synthetic=planted))
-    datasets.save(dataset, root / "data")
-    fit = FitSettings(model=ResponseSettings(dim=8, hidden=8))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = ResponseModel(dataset.user_features.shape[1], dataset.item_features.shape[1], fit.model)
-    bins = Reliability(np.array([0.2, 0.6]), np.array([0.3, 0.5]), np.array([4, 4]))
-    report = FitReport({"model": Quality(0.7, 0.5, 0.01)}, bins, [0.7], [0.6], 8)
-    world_folder.save(root / "sim", root / "data", dataset, model, fit, report, {})
-    return root / "sim"
+    return make_simulator(tmp_path_factory.mktemp("simulator"))
 
 
 @pytest.fixture(scope="session")

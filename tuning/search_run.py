@@ -27,11 +27,12 @@ from rl_rec.metrics import EVALUATION
 from rl_rec.provenance import RUN_FILE, describe_run
 from rl_rec.run_folder import read_results
 from tuning import study as studies
+from tuning.resuming import load_same
 from tuning.schedulers import make_scheduler
 from tuning.search import Search, SearchPlan
 from tuning.study import Reporting
 from tuning.sweep import Value
-from tuning.training import begin, check_start, load_same, only_one
+from tuning.training import begin, check_start, only_one
 from tuning.trial import CANDIDATE, SCORE, VALUES, last_values, prepare, tidy, trial_config, user_steps
 from tuning.trials import TotalProgress, run_trials
 

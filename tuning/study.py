@@ -24,9 +24,10 @@ from envs.world_folder import FittedWorld
 from rl_rec.json_values import json_value
 from rl_rec.provenance import RUN_FILE, describe_run
 from tuning.curves import draw_study
+from tuning.resuming import load_same
 from tuning.study_plan import StudyPlan, read_plan
 from tuning.study_tables import make_tables
-from tuning.training import begin, check_start, load_same, only_one
+from tuning.training import begin, check_start, only_one
 from tuning.trial import prepare, tidy, trial_config, user_steps
 from tuning.trials import TotalProgress, run_trials
 

@@ -1,5 +1,6 @@
 """Told to end (SIGTERM, as a spot machine gets shortly before it goes away): save what is running, then end."""
 
+import logging
 import os
 import signal
 import threading
@@ -12,9 +13,12 @@ from ray.tune.experiment import Trial
 from ray.tune.result import SHOULD_CHECKPOINT
 
 from envs.errors import Terminated
+from envs.notice import NOTICE
 
 PATIENCE_S = 18.0
 """How long trials may take to their next report and checkpoint: clouds give 30 s, Ray needs some to stop."""
+
+_log = logging.getLogger(__name__)
 
 
 class SaveWhenTold(Callback):
@@ -24,7 +28,8 @@ class SaveWhenTold(Callback):
     """
 
     _told: ClassVar[bool] = False
-    _to_save: ClassVar[set[str] | None] = None
+    _to_save: ClassVar[dict[str, str] | None] = None
+    """By id, the names of those that ran at the notice and have not saved since."""
 
     @classmethod
     @contextmanager
@@ -38,6 +43,7 @@ class SaveWhenTold(Callback):
             yield
             return
         cls._told, cls._to_save = False, None
+        NOTICE.withdraw()
         # Whatever Tune waits for: whoever sent the signal does not wait.
         last_call = threading.Timer(PATIENCE_S, _end_loop)
         last_call.daemon = True
@@ -45,6 +51,7 @@ class SaveWhenTold(Callback):
         def tell(*_: object) -> None:
             if not cls._told:
                 cls._told = True
+                NOTICE.give()
                 last_call.start()
 
         before = signal.signal(signal.SIGTERM, tell)
@@ -54,12 +61,21 @@ class SaveWhenTold(Callback):
             signal.signal(signal.SIGTERM, before)
             last_call.cancel()
         if cls._told:
+            cls._tell_unsaved()
             raise Terminated
+
+    @classmethod
+    def _tell_unsaved(cls) -> None:
+        if cls._to_save:
+            late = ", ".join(sorted(cls._to_save.values()))
+            _log.warning("not stored in time, and to go on from an earlier checkpoint: %s", late)
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:
         """Called by Tune. Trials that start after the notice have nothing to lose."""
         if self._told and self._to_save is None:
-            type(self)._to_save = {trial.trial_id for trial in trials if trial.status == Trial.RUNNING}
+            type(self)._to_save = {
+                trial.trial_id: str(trial) for trial in trials if trial.status == Trial.RUNNING
+            }
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
@@ -71,13 +87,13 @@ class SaveWhenTold(Callback):
     def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Called by Tune, not for a save that could not be stored."""
         if self._to_save is not None:
-            self._to_save.discard(trial.trial_id)
+            self._to_save.pop(trial.trial_id, None)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
         """Called by Tune."""
         if self._to_save is not None:
             running = {trial.trial_id for trial in trials if trial.status == Trial.RUNNING}
-            if not self._to_save & running:
+            if not self._to_save.keys() & running:
                 _end_loop()
 
 

@@ -1,13 +1,10 @@
 """Training under Ray Tune: one run is a sweep of one trial."""
 
 import fcntl
-import json
-import logging
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +12,6 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LI
 from ray.tune import (
     Callback,
     CheckpointConfig,
-    ExperimentAnalysis,
     FailureConfig,
     ResultGrid,
     RunConfig,
@@ -29,19 +25,19 @@ from envs.errors import UserError
 from envs.progress import Progress, silent
 from envs.simulator import Simulator
 from envs.storage.location import Location
-from envs.storage.working_copy import copy_of
 from envs.world_folder import FittedWorld
 from rl_rec import metrics as names
 from rl_rec.agents import Agent
 from rl_rec.provenance import describe_run, write_run
-from rl_rec.run_folder import RESULTS, START, TRIAL, RunFolder, whole_lines
+from rl_rec.run_folder import TRIAL, RunFolder
 from rl_rec.train_settings import TrainSettings
+from tuning.experiment import always, last_line, quiet, tune_storage
 from tuning.retries import RETRIES, UNREADABLE, Failures
+from tuning.stored import StartFrom
 from tuning.termination import SaveWhenTold
-from tuning.trial import keep_results, tidy
+from tuning.trial import tidy
 
 _LOCK = ".lock"
-_log = logging.getLogger(__name__)
 
 
 class TrainingFailedError(UserError):
@@ -124,51 +120,7 @@ def train(
     """
     described, out = check(agent, simulator, settings, out), out.resolve()
     with begin(out, described):
-        return _start(RunFolder(out), progress, trackers)
-
-
-def check_resume(run: RunFolder) -> None:
-    """Find what would stop an interrupted run from going on; needs no running Ray.
-
-    Raises:
-        UserError: it is a trial of a study; its simulator is gone, damaged, or was fitted on other data since.
-    """
-    if run.study is not None:
-        raise UserError(
-            f"{run.path} is a trial of a study, which goes on as a whole: "
-            f"rl-rec study --resume {run.path.parent}"
-        )
-    load_same(run.simulator, run.fingerprint, run.path)
-
-
-def load_same(simulator: Location, fingerprint: str | None, out: Path) -> FittedWorld:
-    """Load the simulator that ``out`` began with.
-
-    Raises:
-        UserError: it is gone, damaged, or was fitted on other data since.
-    """
-    fitted = world_folder.load(simulator)
-    if fingerprint not in (None, fitted.dataset.fingerprint):
-        raise UserError(f"{simulator} was fitted on other data since {out} began: it cannot go on")
-    return fitted
-
-
-def resume(out: Path, progress: Progress = silent) -> RunFolder:
-    """Go on with an interrupted run from its newest whole checkpoint; a finished one is returned as it is.
-
-    Needs a running Ray, unless the run is finished.
-
-    Raises:
-        UserError: ``out`` is not a run.
-        TrainingFailedError: as ``train``.
-        KeyboardInterrupt: as ``train``.
-    """
-    run = RunFolder(out.resolve())
-    if run.finished:
-        return run
-    check_resume(run)
-    with only_one(run.path):
-        return _go_on(run, progress)
+        return start(RunFolder(out), progress, trackers)
 
 
 @contextmanager
@@ -198,89 +150,6 @@ def only_one(out: Path) -> Iterator[None]:
         yield
 
 
-def _go_on(run: RunFolder, progress: Progress) -> RunFolder:
-    if (results := run.trial / RESULTS).exists():
-        results.write_bytes(whole_lines(results))  # Tune appends
-    if not _mend(run):
-        start = _set_aside(run)
-        for left in (*run.path.glob("experiment_state-*.json"), run.path / "tuner.pkl"):
-            left.unlink(missing_ok=True)
-        return _start(run, progress, start=start)
-    _forget_decisions(run)
-    trainable = run.agent.rllib_config().algo_class
-    assert trainable is not None
-
-    def restored(storage: Mapping[str, Any]) -> Tuner:
-        return Tuner.restore(
-            f"{storage['storage_path']}/{storage['name']}",
-            trainable=trainable,
-            resume_unfinished=True,
-            resume_errored=True,
-            storage_filesystem=storage.get("storage_filesystem"),
-        )
-
-    return _run(restored, run, progress)
-
-
-def _mend(run: RunFolder) -> bool:
-    """Make the checkpoint that Tune would load the newest whole one; False where there is nothing to load.
-
-    Tune notes its checkpoints only now and then. A killed run may hold newer ones than noted, and the noted
-    one may be gone, or torn.
-    """
-    whole = next(run.whole_checkpoints(), None)
-    if whole is None or not any(run.path.glob("experiment_state-*.json")):
-        return False
-    try:
-        trials = ExperimentAnalysis(str(run.path)).trials
-    except Exception:  # of many kinds: a full disk tore Tune's notes
-        return False
-    if not trials or trials[0].checkpoint is None:
-        return False
-    noted = run.path / TRIAL / Path(trials[0].checkpoint.path).name
-    if noted != whole:
-        draft = noted.with_name(f".{noted.name}.partial")
-        shutil.rmtree(draft, ignore_errors=True)
-        shutil.copytree(whole, draft)
-        shutil.rmtree(noted, ignore_errors=True)
-        draft.rename(noted)
-    for checkpoint in run.checkpoints():
-        if checkpoint.name > noted.name:  # Tune would write into it, file by file
-            shutil.rmtree(checkpoint)
-    return True
-
-
-def _forget_decisions(run: RunFolder) -> None:
-    """Drop what Tune put off until a save was done, such as stopping a trial that had failed meanwhile.
-
-    Tune notes it, and would carry it out at the first save of the resumed run.
-    """
-    for notes in run.path.glob("experiment_state-*.json"):
-        state = json.loads(notes.read_text())
-        state["runner_data"] |= {"_cached_trial_decisions": {}, "_queued_trial_decisions": {}}
-        draft = notes.with_name(f".{notes.name}.partial")
-        draft.write_text(json.dumps(state))
-        draft.replace(notes)
-
-
-def _set_aside(run: RunFolder) -> Path | None:
-    """What to begin anew from where Tune's notes are of no use: the newest whole checkpoint, if there is one.
-
-    Tune numbers the checkpoints of a new start from 0, and would write into those that are there.
-    """
-    start, whole = run.trial / START, next(run.whole_checkpoints(), None)
-    if whole is None:
-        shutil.rmtree(run.trial, ignore_errors=True)
-        return None
-    if whole != start:
-        shutil.rmtree(start, ignore_errors=True)
-        whole.rename(start)
-    keep_results(run.trial)
-    for left in run.checkpoints():
-        shutil.rmtree(left)
-    return start
-
-
 def _rllib_config(agent: Agent, simulator: Location, settings: TrainSettings[Any]) -> Any:
     config = agent.rllib_config().recommender(str(simulator), settings)
     try:
@@ -290,12 +159,22 @@ def _rllib_config(agent: Agent, simulator: Location, settings: TrainSettings[Any
     return config
 
 
-def _start(
-    run: RunFolder, progress: Progress, trackers: Sequence[Callback] = (), start: Path | None = None
+def start(
+    run: RunFolder,
+    progress: Progress,
+    trackers: Sequence[Callback] = (),
+    checkpoint: Path | None = None,
 ) -> RunFolder:
+    """Have Tune train what the folder ``run`` describes, from ``checkpoint`` on if there is one.
+
+    Raises:
+        As ``fit``.
+    """
     settings = run.settings
     with quiet():
         config = _rllib_config(run.agent, run.simulator, settings)
+
+    begins = [] if checkpoint is None else [StartFrom(checkpoint)]
 
     def begun(storage: Mapping[str, Any]) -> Tuner:
         return Tuner(
@@ -311,41 +190,26 @@ def _start(
                     checkpoint_at_end=True,
                 ),
                 failure_config=FailureConfig(max_failures=RETRIES),
-                callbacks=[_ReportProgress(), *ALWAYS, *trackers],
+                callbacks=[_ReportProgress(), *begins, *always(), *trackers],
                 verbose=0,
             ),
-            _tuner_kwargs={} if start is None else {"restore": str(start)},
         )
 
-    return _run(begun, run, progress)
+    return fit(begun, run, progress)
 
 
 def _trial_name(trial: Any) -> str:
     return TRIAL
 
 
-@contextmanager
-def tune_storage(folder: Path) -> Iterator[dict[str, Any]]:
-    """Where Tune has the experiment ``folder``, for ``RunConfig``: every node must be able to write there.
+def fit(make_tuner: Callable[[Mapping[str, Any]], Tuner], run: RunFolder, progress: Progress) -> RunFolder:
+    """Run Tune to the end of ``run``; ``make_tuner`` is given where Tune has it, for ``RunConfig``.
 
-    In a working copy that is the URL, which gets what changed before the block, and gives what changed in it.
+    Raises:
+        TrainingFailedError: the trial failed for good.
+        KeyboardInterrupt: somebody interrupted it.
+        Terminated: SIGTERM did.
     """
-    copy = copy_of(folder)
-    if copy is None:
-        yield {"name": folder.name, "storage_path": str(folder.parent)}
-        return
-    copy.push()
-    filesystem, around = copy.on_storage(folder.parent)
-    try:
-        yield {"name": folder.name, "storage_path": around, "storage_filesystem": filesystem}
-    except BaseException:
-        with suppress(OSError, UserError):  # what is told is why Tune failed
-            copy.pull()
-        raise
-    copy.pull()
-
-
-def _run(make_tuner: Callable[[Mapping[str, Any]], Tuner], run: RunFolder, progress: Progress) -> RunFolder:
     with (
         quiet(),
         _ReportProgress.to(progress),
@@ -374,77 +238,6 @@ def _failed(run: RunFolder, error: BaseException) -> TrainingFailedError:
     elif any(run.whole_checkpoints()):
         left = "its last checkpoint is kept; once the cause is gone, go on with --resume"
     return TrainingFailedError(f"training failed: {last_line(error)} ({run.path}: {left})")
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Leave the terminal to our progress: no tables, notices and tracebacks of Tune and RLlib in the block.
-
-    ``RL_REC_TRACEBACK=1`` lets their errors through.
-    """
-    level = logging.ERROR if os.environ.get("RL_REC_TRACEBACK") else logging.CRITICAL
-    loggers = {name: logging.getLogger(name) for name in ("ray.rllib", "ray.tune")}
-    levels = {name: logger.level for name, logger in loggers.items()}
-    for logger in loggers.values():
-        logger.setLevel(level)
-    # Tune's newer output engine prints its tables even at verbose=0.
-    before = os.environ.get("RAY_AIR_NEW_OUTPUT")
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
-    try:
-        yield
-    finally:
-        for name, logger in loggers.items():
-            logger.setLevel(levels[name])
-        if before is None:
-            del os.environ["RAY_AIR_NEW_OUTPUT"]
-        else:
-            os.environ["RAY_AIR_NEW_OUTPUT"] = before
-
-
-def last_line(error: BaseException) -> str:
-    """The message of what was raised in the trial, without the tracebacks around it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    raised = lines[-1] if lines else type(error).__name__
-    name, _, message = raised.partition(": ")
-    return message if message and name.rpartition(".")[2].endswith("Error") else raised
-
-
-class KeepResults(Callback):
-    """Puts the results so far beside every checkpoint: Tune copies them to the folder only now and then.
-
-    A driver that dies would leave a checkpoint whose results are nowhere. Not behind URLs: a request each.
-    """
-
-    def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Called by Tune, once the checkpoint is stored."""
-        if trial.storage.custom_fs_provided:
-            return
-        folder = Path(trial.storage.trial_fs_path)
-        draft = folder / f".{RESULTS}"
-        with suppress(OSError):  # the disk is full, say, and Tune would not count the checkpoint
-            shutil.copyfile(Path(trial.local_path) / RESULTS, draft)
-            draft.replace(folder / RESULTS)
-
-
-class TellUnsaved(Callback):
-    """Says which checkpoints could not be stored."""
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
-    ) -> None:
-        """Called by Tune after each report."""
-        if names.UNSAVED in result:
-            behind = result.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
-            _log.warning(
-                "%s goes on at %s user-steps without having stored its latest checkpoint: %s",
-                trial,
-                f"{behind:,}",
-                result[names.UNSAVED],
-            )
-
-
-ALWAYS = (TellUnsaved(), SaveWhenTold(), Failures(), KeepResults())
-"""What every experiment of Tune calls."""
 
 
 class _ReportProgress(Callback):

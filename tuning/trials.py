@@ -13,9 +13,9 @@ from ray.tune.search import Searcher
 
 from envs.progress import Progress, silent
 from rl_rec.train_settings import TrainSettings
+from tuning.experiment import always, last_line, quiet, tune_storage
 from tuning.retries import RETRIES, UNREADABLE, Failures
 from tuning.termination import SaveWhenTold
-from tuning.training import ALWAYS, last_line, quiet, tune_storage
 from tuning.trial import StudyTrial, trial_name
 
 
@@ -77,7 +77,7 @@ def run_trials(
                     checkpoint_at_end=True,
                 ),
                 failure_config=FailureConfig(max_failures=RETRIES),
-                callbacks=[*ALWAYS, *callbacks],
+                callbacks=[*always(), *callbacks],
                 verbose=0,
             ),
         ).fit()

@@ -1,7 +1,6 @@
 """Where a drill happens: a folder and processes of its own, all gone at its end."""
 
 import os
-import pickle
 import shutil
 import signal
 import socket
@@ -14,21 +13,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import ray
-import torch
 
+from cluster.drills.ray_state import RayState
+from cluster.drills.simulator import make_simulator
 from cluster.ray_session import WORKER_ENVIRONMENT
-from envs import world_folder
-from envs.calibration import Quality, Reliability
-from envs.data import dataset as datasets
-from envs.data.prepare import PrepareSettings, prepare
-from envs.data.synthetic import SyntheticSettings
-from envs.errors import UserError
-from envs.fit import FitReport, FitSettings
-from envs.response import ResponseModel, ResponseSettings
-from rl_rec.checkpoint import verify
-from rl_rec.run_folder import checkpoints, parse_results
+from rl_rec.run_folder import parse_results
 
 T = TypeVar("T")
 
@@ -58,6 +48,10 @@ _SETTINGS = (
 
 class DrillFailedError(AssertionError):
     """Something did not happen that had to, or the other way round."""
+
+
+class LeftOutError(Exception):
+    """This machine has not what the drill needs; the message is one line that says what to install."""
 
 
 def check(holds: bool, otherwise: str) -> None:
@@ -103,10 +97,10 @@ class Command:
 
 
 class Node:
-    """A Ray node as processes below ``ray start --block``."""
+    """A Ray node as processes below ``ray start --block``; ``id`` is Ray's."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
+    def __init__(self, process: subprocess.Popen[str], id: str) -> None:
+        self.process, self.id = process, id
 
     def pids(self) -> set[int]:
         """Everything that runs on it."""
@@ -120,15 +114,17 @@ class Node:
 
 
 class Sandbox:
-    """One drill's folder, world and processes; ``address`` is its cluster's, if it started one."""
+    """One drill's folder, world and processes.
+
+    ``address`` is its cluster's, if it started one; ``environment`` is what its processes get.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.address = folder, ""
         self.mark = f"{folder.name}.{os.getpid()}"
-        self.simulator = folder / "simulator"
-        _make_simulator(folder)
+        self.simulator = make_simulator(folder)
         unwanted = ("RAY_ADDRESS", "RAY_JOB_ID", "PYTEST_CURRENT_TEST")
-        self._environment = {
+        self.environment: dict[str, str] = {
             **{name: value for name, value in os.environ.items() if name not in unwanted},
             **WORKER_ENVIRONMENT,
             _MARK: self.mark,
@@ -149,11 +145,11 @@ class Sandbox:
                 stdin=subprocess.DEVNULL,
                 text=True,
                 start_new_session=True,
-                env={**self._environment, **environment},
+                env={**self.environment, **environment},
             )
         return Command(process, out)
 
-    def train(self, out: Path, steps: int, *settings: str, **environment: str) -> Command:
+    def train(self, out: Path | str, steps: int, *settings: str, **environment: str) -> Command:
         """``rl-rec train`` of a small run, on the sandbox's cluster if there is one."""
         base = ["train", "hac", "--simulator", str(self.simulator), "--out", str(out), "--steps", str(steps)]
         return self.start(*base, *self._where(), *self.settings(*settings), **environment)
@@ -164,7 +160,12 @@ class Sandbox:
         sizes = ["--seeds", str(seeds), "--episodes", "16", "--parallel", "2"]
         return self.start(*base, *sizes, *self._where(), *self.settings(*settings))
 
-    def resume(self, out: Path, verb: str = "train", **environment: str) -> Command:
+    def sweep(self, search: Path, out: Path, *more: str) -> Command:
+        """``rl-rec sweep`` of a file, two candidates at once."""
+        base = ["sweep", str(search), "--simulator", str(self.simulator), "--out", str(out), "--parallel", "2"]
+        return self.start(*base, *more, *self._where(), *self.settings())
+
+    def resume(self, out: Path | str, verb: str = "train", **environment: str) -> Command:
         """Go on with it."""
         return self.start(verb, "--resume", str(out), *self._where(), **environment)
 
@@ -179,11 +180,10 @@ class Sandbox:
     def head(self, cpus: int, store_mb: int = 100) -> Node:
         """Start a cluster's head, which others join."""
         port = free_port()
-        node = self._node(
+        self.address = f"{ray.util.get_node_ip_address()}:{port}"
+        return self._node(
             "--head", f"--port={port}", "--include-dashboard=false", f"--num-cpus={cpus}", store_mb=store_mb
         )
-        self.address = f"{ray.util.get_node_ip_address()}:{port}"
-        return node
 
     def node(self, cpus: int) -> Node:
         """Start another node."""
@@ -193,7 +193,10 @@ class Sandbox:
         out = self.folder / f"node-{time.monotonic_ns()}"
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *arguments]
         sizes = [f"--object-store-memory={store_mb * 2**20}"]
-        if "--head" in arguments:
+        known: set[str] = set()
+        if "--head" not in arguments:
+            known = set(RayState(self.address).nodes())
+        else:
             sizes.append(f"--temp-dir={self.folder / 'ray'}")
         with out.open("w") as file:
             process = subprocess.Popen(
@@ -202,10 +205,11 @@ class Sandbox:
                 stderr=subprocess.STDOUT,
                 text=True,
                 start_new_session=True,
-                env=self._environment,
+                env=self.environment,
             )
         wait_for(lambda: "Ray runtime started" in out.read_text(), f"a node that starts: {out}", 90)
-        return Node(process)
+        (new,) = RayState(self.address).nodes().keys() - known
+        return Node(process, new)
 
     def lines(self, trial: str) -> list[dict[str, Any]]:
         """The reports of a trial from all its starts: Tune copies them to its folder only now and then."""
@@ -293,17 +297,6 @@ def user_steps(line: dict[str, Any]) -> int:
     return int(line["num_env_steps_sampled_lifetime"])
 
 
-def saved(trial: Path) -> int:
-    """User-steps behind the newest whole checkpoint of a trial's folder."""
-    for folder in checkpoints(trial):
-        try:
-            verify(folder)
-        except UserError:
-            continue
-        return int(pickle.loads((folder / "algorithm_state.pkl").read_bytes())["off_policy"]["collected"])
-    return 0
-
-
 def title(pid: int) -> str:
     """What a process calls itself; empty once it is gone."""
     try:
@@ -330,17 +323,3 @@ def descendants(pid: int) -> set[int]:
 def _kill(pid: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-
-
-def _make_simulator(folder: Path) -> None:
-    """A response model that was never fitted is as good as any to lose a process in."""
-    planted = SyntheticSettings(users=60, items=30, sessions_per_user=4, clusters=3, taste_dim=3)
-    dataset = prepare("synthetic", None, PrepareSettings(slate_size=4, synthetic=planted))
-    datasets.save(dataset, folder / "data")
-    fit = FitSettings(model=ResponseSettings(dim=8, hidden=8))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = ResponseModel(dataset.user_features.shape[1], dataset.item_features.shape[1], fit.model)
-    bins = Reliability(np.array([0.2, 0.6]), np.array([0.3, 0.5]), np.array([4, 4]))
-    report = FitReport({"model": Quality(0.7, 0.5, 0.01)}, bins, [0.7], [0.6], 8)
-    world_folder.save(folder / "simulator", folder / "data", dataset, model, fit, report, {})

@@ -4,7 +4,6 @@ import json
 import logging
 import shutil
 import tempfile
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -15,10 +14,13 @@ from pyarrow import ArrowInvalid, PythonFile
 
 from envs.errors import UserError
 from envs.files import write_json
+from envs.notice import NOTICE
 from envs.storage.location import Url
 
 PAUSES_S: tuple[float, ...] = (1, 2, 4, 8, 16, 32, 60)
 """Before each further attempt: an outage of two minutes goes by."""
+_LAST_PAUSE_S = 1.0
+"""With less than this left of a notice to end, nothing is tried again."""
 
 _LASTING = (FileNotFoundError, PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError)
 _REFUSALS = {
@@ -90,6 +92,8 @@ def _open_with_fsspec(url: Url, of_arrow: Exception) -> tuple[arrow.FileSystem, 
 def again(attempt: Callable[[], _T], what: str) -> _T:
     """Call ``attempt`` until it succeeds, with growing pauses; ``what`` names it in warnings.
 
+    A process that was told to end tries again only as long as the notice lasts.
+
     Raises:
         OSError: the last failure, or one that time does not heal.
     """
@@ -97,10 +101,10 @@ def again(attempt: Callable[[], _T], what: str) -> _T:
         try:
             return attempt()
         except OSError as error:
-            if not _heals(error):
+            if not _heals(error) or NOTICE.left_s < _LAST_PAUSE_S:
                 raise
             _log.warning("%s: %s; trying again in %g s", what, _first_line(error), pause_s)
-            time.sleep(pause_s)
+            NOTICE.pause(pause_s)
     return attempt()
 
 
@@ -127,50 +131,50 @@ class PatientHandler(arrow.FileSystemHandler):
     """
 
     def __init__(self, inner: arrow.FileSystem) -> None:
-        self._inner = inner
+        self.inner = inner
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, PatientHandler) and bool(self._inner == other._inner)
+        return isinstance(other, PatientHandler) and bool(self.inner == other.inner)
 
     __hash__ = None  # type: ignore[assignment]
 
     def get_type_name(self) -> str:
-        return str(self._inner.type_name)
+        return str(self.inner.type_name)
 
     def normalize_path(self, path: str) -> str:
-        return str(self._inner.normalize_path(path))
+        return str(self.inner.normalize_path(path))
 
     def get_file_info(self, paths: list[str]) -> Any:
-        return self._again(lambda: self._inner.get_file_info(paths), paths[0])
+        return self._again(lambda: self.inner.get_file_info(paths), paths[0])
 
     def get_file_info_selector(self, selector: Any) -> Any:
-        return self._again(lambda: self._inner.get_file_info(selector), selector.base_dir)
+        return self._again(lambda: self.inner.get_file_info(selector), selector.base_dir)
 
     def create_dir(self, path: str, recursive: bool) -> None:
-        self._again(lambda: self._inner.create_dir(path, recursive=recursive), path)
+        self._again(lambda: self.inner.create_dir(path, recursive=recursive), path)
 
     def delete_dir(self, path: str) -> None:
-        self._again(lambda: self._inner.delete_dir(path), path)
+        self._again(lambda: self.inner.delete_dir(path), path)
 
     def delete_dir_contents(self, path: str, missing_dir_ok: bool = False) -> None:
-        self._again(lambda: self._inner.delete_dir_contents(path, missing_dir_ok=missing_dir_ok), path)
+        self._again(lambda: self.inner.delete_dir_contents(path, missing_dir_ok=missing_dir_ok), path)
 
     def delete_root_dir_contents(self) -> None:
         raise PermissionError("a whole storage is never emptied")
 
     def delete_file(self, path: str) -> None:
-        self._again(lambda: self._inner.delete_file(path), path)
+        self._again(lambda: self.inner.delete_file(path), path)
 
     def move(self, src: str, dest: str) -> None:
-        self._again(lambda: self._inner.move(src, dest), src)
+        self._again(lambda: self.inner.move(src, dest), src)
 
     def copy_file(self, src: str, dest: str) -> None:
-        self._again(lambda: self._inner.copy_file(src, dest), src)
+        self._again(lambda: self.inner.copy_file(src, dest), src)
 
     def open_input_stream(self, path: str) -> PythonFile:
         def read() -> BinaryIO:
             spool = tempfile.TemporaryFile()  # noqa: SIM115 (Arrow closes it)
-            download(self._inner, path, spool)
+            download(self.inner, path, spool)
             spool.seek(0)
             return spool
 
@@ -189,7 +193,7 @@ class PatientHandler(arrow.FileSystemHandler):
 
         def write() -> None:
             spool.seek(0)
-            upload(self._inner, spool, path)
+            upload(self.inner, spool, path)
 
         self._again(write, path)
 
@@ -229,6 +233,12 @@ class _Upload:
 def patient(filesystem: arrow.FileSystem) -> arrow.PyFileSystem:
     """``filesystem`` with ``PatientHandler`` around it; it can be sent to other nodes."""
     return arrow.PyFileSystem(PatientHandler(filesystem))
+
+
+def once(filesystem: arrow.FileSystem) -> arrow.FileSystem:
+    """What ``patient`` was made of: it fails at the first attempt, for those who must not wait."""
+    handler = getattr(filesystem, "handler", None)
+    return handler.inner if isinstance(handler, PatientHandler) else filesystem
 
 
 def download(filesystem: arrow.FileSystem, path: str, into: BinaryIO) -> None:

@@ -56,17 +56,16 @@ def fetch(place: Location) -> Path:
             if not listing:
                 raise UserError(f"{place}: nothing lies there")
             version = shelf / _hash(json.dumps(sorted(listing.items())))
-            if not version.exists():
-                with _alone(shelf):
-                    if not version.exists():
-                        draft = shelf / "draft"
-                        shutil.rmtree(draft, ignore_errors=True)
-                        download_all(filesystem, root, listing, draft / place.name)
-                        if again(lambda: files(filesystem, root), str(place)) != listing:
-                            continue
-                        _clear(shelf)
-                        draft.rename(version)
-            os.utime(version)
+            with _alone(shelf):  # who finds a version uses it before another process may delete it
+                if not version.exists():
+                    draft = shelf / "draft"
+                    shutil.rmtree(draft, ignore_errors=True)
+                    download_all(filesystem, root, listing, draft / place.name)
+                    if again(lambda: files(filesystem, root), str(place)) != listing:
+                        continue
+                    draft.rename(version)
+                    _clear(shelf)
+                os.utime(version)
             remember(version / place.name, place)
             return version / place.name
     except OSError as error:

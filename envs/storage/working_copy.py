@@ -30,24 +30,45 @@ class WorkingCopy:
         """``path`` is made by the first ``pull`` that finds anything."""
         self.url, self.path = url, path
         self._filesystem, self._root = open_url(url)
+        self._lease = Lease(self._filesystem, self._root, url)
         # What both sides hold, by relative path: how it looked there and here when they were last equal.
         self._there: dict[str, Stamp] = {}
         self._here: dict[str, tuple[int, int]] = {}
 
-    @contextmanager
-    def held(self) -> Iterator[Lease]:
-        """Keep other commands out of the folder.
+    def open(self, new: bool = False) -> None:
+        """Keep other commands out of the folder, and make the copy equal to it.
 
         Raises:
-            UserError: another one holds it, or it cannot be written.
+            UserError: another one holds it, it cannot be read or written, or it holds something though ``new``.
         """
-        lease = Lease(self._filesystem, self._root, self.url)
         with self._explained():
-            lease.acquire()
+            self._lease.acquire()
         try:
-            yield lease
+            self.pull(new)
+        except BaseException:
+            self._lease.release()
+            raise
+        _open[self.path] = self
+
+    def close(self) -> None:
+        """Push, let go of the folder and remove the copy; who comes second does nothing.
+
+        Raises:
+            UserError: the folder cannot be written; the copy is kept, and the message says where.
+        """
+        if _open.pop(self.path, None) is None:
+            return
+        kept = f"what could not be written is kept in {self.path.parent}"
+        try:
+            if self._lease.lost:
+                _log.error("%s: %s", self.url, kept)
+                return
+            self.push()
+            shutil.rmtree(self.path.parent, ignore_errors=True)
+        except UserError as problem:
+            raise UserError(f"{problem} ({kept})") from None
         finally:
-            lease.release()
+            self._lease.release()
 
     def pull(self, new: bool = False) -> None:
         """Make the copy equal to the folder.
@@ -168,24 +189,30 @@ def working_copy(place: Location, new: bool = False) -> Iterator[Path]:
     scratch = Path(tempfile.mkdtemp(dir=work)).resolve()
     copy = WorkingCopy(place, scratch / place.name)
     remember(copy.path, place)
-    unsaved = False
     try:
-        with copy.held() as lease:
-            copy.pull(new)
-            _open[copy.path] = copy
-            try:
-                yield copy.path
-            finally:
-                del _open[copy.path]
-                unsaved = True
-                if not lease.lost:
-                    copy.push()
-                    unsaved = False
-    finally:
-        if unsaved:
-            _log.error("%s: what could not be written is kept in %s", place, scratch)
-        else:
-            shutil.rmtree(scratch, ignore_errors=True)
+        copy.open(new)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    try:
+        yield copy.path
+    except BaseException:
+        _close(copy)  # what is told is why the block failed
+        raise
+    copy.close()
+
+
+def close_all() -> None:
+    """Close the working copies of this process, for who ends it without unwinding."""
+    for copy in list(_open.values()):
+        _close(copy)
+
+
+def _close(copy: WorkingCopy) -> None:
+    try:
+        copy.close()
+    except UserError as problem:
+        _log.error("%s", problem)
 
 
 def copy_of(path: Path) -> WorkingCopy | None:

@@ -12,6 +12,7 @@ import click
 
 from envs.errors import Terminated, UserError
 from envs.memory import keep_freed_memory
+from envs.notice import NOTICE
 from envs.storage.location import shown
 from rl_rec.cli.verbs import registered
 
@@ -143,8 +144,10 @@ def _termination_raised() -> Iterator[None]:
     """Let SIGTERM unwind what is being done, as Ctrl-C does: drafts are removed, and Ray is stopped."""
 
     def end(*_: object) -> None:
+        NOTICE.give()
         raise Terminated
 
+    NOTICE.withdraw()
     try:
         before = signal.signal(signal.SIGTERM, end)
     except ValueError:  # not in the main thread

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from cluster import watch
+from envs.notice import NOTICE
 
 
 class EndedError(Exception):
@@ -26,15 +27,19 @@ def head(monkeypatch):
     listening = socket.create_server(("127.0.0.1", 0))
     yield listening
     listening.close()
+    NOTICE.withdraw()
 
 
-def test_a_head_that_is_gone_ends_the_command_in_one_line(head, capsys):
+def test_a_head_that_is_gone_ends_the_command_in_one_line(head, capsys, monkeypatch):
     host, port = head.getsockname()
     threading.Timer(0.5, head.close).start()
+    closed: list[bool] = []
+    monkeypatch.setattr(watch, "close_all", lambda: closed.append(True))
     with pytest.raises(EndedError, match="1"):
         watch._watch(host, port, "go on with: --resume", threading.Event())
     expected = f"error: the Ray cluster is gone, nobody answers at {host}:{port}: go on with: --resume\n"
     assert capsys.readouterr().err == expected
+    assert closed, "what is behind a URL is still held"
 
 
 def test_a_head_that_comes_back_in_time_is_not_missed(head, capsys):

@@ -1,6 +1,7 @@
 """Folders behind URLs: what they are called, how they are fetched, pulled and pushed, and what goes wrong."""
 
 import json
+import os
 import pickle
 import shutil
 import signal
@@ -13,8 +14,9 @@ from pathlib import Path
 import pyarrow.fs as arrow
 import pytest
 
-from envs import world_folder
-from envs.errors import UserError
+from envs import notice, world_folder
+from envs.errors import Terminated, UserError
+from envs.notice import NOTICE
 from envs.storage import filesystem as filesystems
 from envs.storage import lease as leases
 from envs.storage import snapshots
@@ -22,7 +24,7 @@ from envs.storage.filesystem import PatientHandler, again, open_url, patient
 from envs.storage.lease import Lease
 from envs.storage.location import Url, location, shown
 from envs.storage.snapshots import fetch
-from envs.storage.working_copy import WorkingCopy, copy_of, working_copy
+from envs.storage.working_copy import WorkingCopy, close_all, copy_of, working_copy
 
 
 @pytest.fixture(autouse=True)
@@ -377,13 +379,52 @@ def test_a_storage_that_is_away_for_a_moment_is_tried_again(bucket, url, failing
     assert handler.left == 0 and contents(bucket)["a.json"] == b'{"new": 1}'
 
 
-def test_a_storage_that_stays_away_is_one_line_and_what_was_done_is_kept(bucket, url, failing, caplog):
+def test_a_storage_that_stays_away_is_one_line_and_what_was_done_is_kept(bucket, url, failing):
     handler = failing(0)
-    with pytest.raises(UserError, match=f"{url}: 503 slow down"), working_copy(url) as path:
+    problem = f"{url}: 503 slow down .what could not be written is kept in "
+    with pytest.raises(UserError, match=problem), working_copy(url) as path:
         (path / "a.json").write_text('{"new": 1}')
         handler.left = 10**6
-    assert "what could not be written is kept in" in caplog.text
     assert (path / "a.json").read_text() == '{"new": 1}'
+
+
+def test_of_two_failures_the_first_is_raised_and_the_storage_is_one_line(url, failing, caplog):
+    handler = failing(0)
+    with pytest.raises(Terminated), working_copy(url) as path:
+        (path / "a.json").write_text('{"new": 1}')
+        handler.left = 10**6
+        raise Terminated
+    (told,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert told == f"{url}: 503 slow down (what could not be written is kept in {path.parent})"
+
+
+def test_working_copies_are_closed_for_who_ends_without_unwinding(bucket, url):
+    with working_copy(url) as path:
+        (path / "a.json").write_text('{"new": 1}')
+        close_all()
+        assert not (bucket / ".lock").exists() and not path.parent.exists()
+        assert contents(bucket)["a.json"] == b'{"new": 1}'
+    assert contents(bucket)["a.json"] == b'{"new": 1}'
+
+
+def test_a_version_that_is_found_is_not_cleared_away(bucket, url, monkeypatch):
+    """Another process fetches a newer one between this one's look and its use."""
+    old, utime = fetch(url), os.utime
+    os.utime(old.parent, (0, 0))
+    others: list[threading.Thread] = []
+
+    def meanwhile(path: Path) -> None:
+        monkeypatch.setattr(os, "utime", utime)
+        (bucket / "a.json").write_text('{"new": 1}')
+        others.append(threading.Thread(target=fetch, args=(url,)))
+        others[0].start()
+        others[0].join(0.5)
+        utime(path)
+
+    monkeypatch.setattr(os, "utime", meanwhile)
+    assert fetch(url) == old
+    others[0].join()
+    assert contents(old)["a.json"] == b"{}"
 
 
 @pytest.mark.parametrize(
@@ -404,7 +445,7 @@ def test_what_time_does_not_heal_fails_at_once(url, failing, error, problem):
 def test_pauses_grow(monkeypatch):
     slept: list[float] = []
     monkeypatch.setattr(filesystems, "PAUSES_S", (1, 2, 4))
-    monkeypatch.setattr(filesystems.time, "sleep", slept.append)
+    monkeypatch.setattr(NOTICE, "pause", slept.append)
 
     def fails() -> None:
         raise OSError("away")
@@ -412,6 +453,31 @@ def test_pauses_grow(monkeypatch):
     with pytest.raises(OSError, match="away"):
         again(fails, "it")
     assert slept == [1, 2, 4]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_who_was_told_to_end_does_not_try_for_minutes(monkeypatch, known):
+    """Also who slept when the notice came."""
+    monkeypatch.setattr(filesystems, "PAUSES_S", (60, 60, 60, 60, 60, 60, 60, 60))
+    monkeypatch.setattr(filesystems, "_LAST_PAUSE_S", 0.1)
+    monkeypatch.setattr(notice, "LASTS_S", 1.0)
+    attempts: list[float] = []
+
+    def fails() -> None:
+        attempts.append(time.monotonic())
+        raise OSError("away")
+
+    if known:
+        NOTICE.give()
+    else:
+        threading.Timer(0.3, NOTICE.give).start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(OSError, match="away"):
+            again(fails, "it")
+    finally:
+        NOTICE.withdraw()
+    assert 0.5 < time.monotonic() - began < 5 and len(attempts) >= 3
 
 
 class TestPatient:

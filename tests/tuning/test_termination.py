@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from envs.errors import Terminated
+from envs.notice import NOTICE
 from tuning import termination
 from tuning.termination import SaveWhenTold
 
@@ -35,8 +36,13 @@ class Loop:
         return bool(self.ended)
 
 
+class Trial(SimpleNamespace):
+    def __str__(self) -> str:
+        return f"trial {self.trial_id}"
+
+
 def trial(name: str, status: str) -> Any:
-    return SimpleNamespace(trial_id=name, status=status)
+    return Trial(trial_id=name, status=status)
 
 
 @pytest.fixture
@@ -44,6 +50,7 @@ def loop():
     before = signal.getsignal(signal.SIGUSR1)
     yield Loop()
     signal.signal(signal.SIGUSR1, before)
+    NOTICE.withdraw()
 
 
 def test_every_trial_that_runs_saves_before_the_loop_ends(loop):
@@ -67,13 +74,14 @@ def test_a_trial_that_failed_meanwhile_is_not_waited_for(loop):
         assert loop.step()
 
 
-def test_patience_has_an_end(loop, monkeypatch):
+def test_patience_has_an_end_and_who_was_late_is_told(loop, monkeypatch, caplog):
     monkeypatch.setattr(termination, "PATIENCE_S", 0.1)
     with pytest.raises(Terminated), SaveWhenTold.on_sigterm():
         os.kill(os.getpid(), signal.SIGTERM)
         end = time.monotonic() + 10
         while not loop.step("a"):
             assert time.monotonic() < end
+    assert "not stored in time, and to go on from an earlier checkpoint: trial b" in caplog.text
 
 
 def test_nothing_happens_without_a_signal(loop):

@@ -11,8 +11,9 @@ from rl_rec.agents import find_agent
 from rl_rec.checkpoint import seal
 from rl_rec.provenance import write_run
 from rl_rec.run_folder import RunFolder
-from tuning import training
-from tuning.training import check, check_resume, only_one
+from tuning import resuming
+from tuning.resuming import check_resume
+from tuning.training import check, only_one
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_what_tune_had_put_off_is_forgotten(tmp_path):
     notes = tmp_path / "experiment_state-2026.json"
     data = {"_cached_trial_decisions": {"a": "STOP"}, "_queued_trial_decisions": {"a": "STOP"}, "_iteration": 3}
     notes.write_text(json.dumps({"trial_data": [["{}", "{}"]], "runner_data": data}))
-    training._forget_decisions(SimpleNamespace(path=tmp_path))
+    resuming._forget_decisions(SimpleNamespace(path=tmp_path))
     kept = json.loads(notes.read_text())
     assert kept["trial_data"] == [["{}", "{}"]] and kept["runner_data"].pop("_iteration") == 3
     assert kept["runner_data"] == {"_cached_trial_decisions": {}, "_queued_trial_decisions": {}}
@@ -62,23 +63,10 @@ def test_what_a_run_begins_anew_from_is_kept_until_it_has_saved_again(run: RunFo
     saved.mkdir(parents=True)
     (saved / "weights").write_text("the only ones")
     seal(saved)
-    start = training._set_aside(run)
+    start = resuming._set_aside(run)
     assert start is not None and not saved.exists()
-    assert training._set_aside(run) == start and (start / "weights").read_text() == "the only ones"
+    assert resuming._set_aside(run) == start and (start / "weights").read_text() == "the only ones"
     assert list(run.whole_checkpoints()) == [start]
     torn = run.trial / "checkpoint_000000"
     torn.mkdir()
-    assert training._set_aside(run) == start and not torn.exists()
-
-
-@pytest.mark.parametrize("behind_a_url", [False, True])
-def test_results_are_beside_every_checkpoint(tmp_path, behind_a_url):
-    staging, folder = tmp_path / "staging", tmp_path / "trial"
-    staging.mkdir()
-    folder.mkdir()
-    (staging / "result.json").write_text("so far\n")
-    storage = SimpleNamespace(trial_fs_path=str(folder), custom_fs_provided=behind_a_url)
-    training.KeepResults().on_checkpoint(0, [], SimpleNamespace(storage=storage, local_path=str(staging)))
-    assert [path.read_text() for path in folder.iterdir()] == ([] if behind_a_url else ["so far\n"])
-    (staging / "result.json").unlink()  # or the disk is full: the checkpoint counts all the same
-    training.KeepResults().on_checkpoint(0, [], SimpleNamespace(storage=storage, local_path=str(staging)))
+    assert resuming._set_aside(run) == start and not torn.exists()

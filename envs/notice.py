@@ -1,0 +1,38 @@
+"""The notice that this process is to end (SIGTERM), and what is left of it: a spot machine's is 30 s."""
+
+import math
+import time
+
+LASTS_S = 22.0
+"""From the notice until nothing is tried again: clouds give 30 s, and what has begun needs some to end."""
+_GLANCE_S = 0.2
+
+
+class Notice:
+    """Given once, from a signal's handler or a thread."""
+
+    def __init__(self) -> None:
+        self._ends_s = math.inf  # no lock: a handler may interrupt who holds it
+
+    def give(self) -> None:
+        """Whoever waits stops doing so; the first one counts."""
+        self._ends_s = min(self._ends_s, time.monotonic() + LASTS_S)
+
+    def withdraw(self) -> None:
+        """As if there had been none: a process may run several commands."""
+        self._ends_s = math.inf
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until nothing should be tried again; infinity without a notice."""
+        return max(self._ends_s - time.monotonic(), 0.0)
+
+    def pause(self, seconds: float) -> None:
+        """Sleep for half of what is left at most, and no longer than until the notice is given."""
+        known, end = math.isfinite(self._ends_s), time.monotonic() + min(seconds, self.left_s / 2)
+        while (left := end - time.monotonic()) > 0 and known == math.isfinite(self._ends_s):
+            time.sleep(min(left, _GLANCE_S))
+
+
+NOTICE = Notice()
+"""This process's."""
