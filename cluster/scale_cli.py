@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cluster.options import address_option
-from envs.errors import UserError
+from envs.errors import Terminated, UserError
+from envs.storage.location import Location
 from rl_rec.cli.checked import CheckedCommand
-from rl_rec.cli.options import json_option, overwrite_option, set_option
+from rl_rec.cli.options import FOLDER, json_option, local_folders, overwrite_option, set_option
 from rl_rec.cli.output import console, emit
 from rl_rec.cli.progress import reporting
 
@@ -77,7 +78,7 @@ def _runs(
 @click.argument("agent")
 @click.option(
     "--simulator",
-    type=click.Path(path_type=Path),
+    type=FOLDER,
     required=True,
     help="A folder that rl-rec simulator fit wrote.",
 )
@@ -100,13 +101,14 @@ def _runs(
 )
 @click.option("--skip-unfit", is_flag=True, help="Leave out points that the cluster has no place for.")
 @address_option
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write.")
+@click.option("--out", type=FOLDER, required=True, help="The folder to write.")
 @overwrite_option
 @set_option
 @json_option
+@local_folders(writes=("out",))
 def scale(
     agent: str,
-    simulator: Path,
+    simulator: Location,
     runners: tuple[int, ...],
     learners: tuple[int, ...],
     modes: str,
@@ -126,7 +128,7 @@ def scale(
     Every point is built, warmed up and measured in turns with the others: user-steps a second beside one
     runner and beside none, where the driver's time goes, latencies, staleness. A model with the parts'
     measured costs is checked against the points, and drawn for clusters of up to --predict runners:
-    docs/scaling.md.
+    docs/scaling.md. Told to stop (Ctrl-C, SIGTERM), it writes what it has measured.
     """
     from cluster.ray_session import check_room, ray_session
     from envs import world_folder
@@ -157,8 +159,21 @@ def scale(
             raise UserError(f"not even one runner has a place: {skipped[0]['why']}")
         hardware = scaling.hardware()
         console.print(f"[dim]{len(runs)} points × {repeats} blocks of {seconds:g} s, and starting each[/dim]")
-        with reporting("blocks") as progress:
-            blocks = scaling.measure_all(found, simulator.resolve(), runs, seconds, repeats, progress)
+        blocks: dict[Point, list[dict[str, Any]]] = {point: [] for point in runs}
+        stopped = None
+        try:
+            with reporting("blocks") as progress:
+                measuring = scaling.measure_all(found, simulator.resolve(), runs, seconds, repeats, progress)
+                for point, block in measuring:
+                    blocks[point].append(block)
+        except (KeyboardInterrupt, Terminated) as stop:
+            blocks = {point: measured for point, measured in blocks.items() if measured}
+            if not any(point.runners == 1 for point in blocks):
+                raise  # nothing to compare with
+            stopped = stop
+            count = sum(map(len, blocks.values()))
+            console.print(f"stopped: {count} of {len(runs) * repeats} blocks were measured, and are written")
+            runs = {point: runs[point] for point in blocks}
     result = {
         "agent": found.name,
         "simulator": str(simulator),
@@ -170,3 +185,5 @@ def scale(
     with new_directory(out, overwrite=overwrite) as folder:
         scaling_report.write(folder, {**result, "blocks": {str(p): found for p, found in blocks.items()}})
     emit({**result, "out": str(out)}, as_json, scaling_report.render)
+    if stopped is not None:
+        raise stopped

@@ -17,6 +17,7 @@ import torch
 
 from envs.errors import UserError
 from envs.progress import Progress
+from envs.storage.location import Location
 from rl_rec import metrics as names
 from rl_rec.agents import Agent
 from rl_rec.algorithm import OffPolicyAlgorithm
@@ -105,7 +106,7 @@ class _Seconds:
 
 
 def measure_point(
-    agent: Agent, simulator: Path, settings: TrainSettings[Any], seconds: float
+    agent: Agent, simulator: Location, settings: TrainSettings[Any], seconds: float
 ) -> dict[str, Any]:
     """One block of training, after everything that happens once. Needs a running Ray.
 
@@ -367,20 +368,18 @@ def _cpu_model() -> str:
 
 def measure_all(
     agent: Agent,
-    simulator: Path,
+    simulator: Location,
     runs: Mapping[Point, TrainSettings[Any]],
     seconds: float,
     repeats: int,
     progress: Progress,
-) -> dict[Point, list[dict[str, Any]]]:
+) -> Iterator[tuple[Point, dict[str, Any]]]:
     """Every point ``repeats`` times, in turns: what else the machine does falls on all alike."""
-    blocks: dict[Point, list[dict[str, Any]]] = {point: [] for point in runs}
     for done in range(repeats):
         for index, (point, settings) in enumerate(runs.items()):
             progress(done * len(runs) + index, repeats * len(runs), str(point))
-            blocks[point].append(measure_point(agent, simulator, settings, seconds))
+            yield point, measure_point(agent, simulator, settings, seconds)
     progress(repeats * len(runs), repeats * len(runs))
-    return blocks
 
 
 def check_counts(runners: Sequence[int]) -> None:

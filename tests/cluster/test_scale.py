@@ -9,8 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from cluster.scale_cli import scale
-from envs.errors import UserError
+from envs.errors import Terminated, UserError
 from rl_rec.algorithm import OffPolicyAlgorithm
+from tuning import scaling
 
 
 def run(simulator: Path, out: Path, *more: str) -> Any:
@@ -110,3 +111,29 @@ def test_a_ratio_that_is_off_gives_no_figure(ray_session, simulator, tmp_path, t
     assert "ratio off" in result.output
     points = json.loads((out / "scale.json").read_text())["points"]
     assert [point["user_steps_per_s"] for point in points] == [None, None]
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(("measured", "kept"), [(2, [0, 1]), (1, None)])
+def test_what_was_measured_before_sigterm_is_kept(
+    ray_session, simulator, tmp_path, tiny, monkeypatch, capsys, measured, kept
+):
+    measure, calls = scaling.measure_point, []
+
+    def ended_at_last(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) > measured:
+            raise Terminated
+        return measure(*arguments)
+
+    monkeypatch.setattr(scaling, "measure_point", ended_at_last)
+    place = simulator.as_uri()  # a URL, as on a cluster
+    command = ["hac", "--simulator", place, "--out", str(tmp_path / "out"), "--modes", "sync", *tiny]
+    with pytest.raises(Terminated):
+        scale.main(command, standalone_mode=False)
+    if kept is None:  # not even one runner: nothing to compare with
+        assert not (tmp_path / "out").exists()
+    else:
+        assert "stopped: 2 of 3 blocks were measured" in capsys.readouterr().err
+        document = json.loads((tmp_path / "out" / "scale.json").read_text())
+        assert [row["runners"] for row in document["points"]] == kept
