@@ -415,6 +415,8 @@ class OffPolicyAlgorithm(GoesOnUnsaved, Algorithm):
         if self.fragments is not None:
             self.fragments.restore(own.get("fragments", []))  # earlier releases kept none
         self._ask_runners(functools.partial(_restore_runner, own["runners"]))
+        if self.fragments is not None:
+            self._sync_weights()  # RLlib's own message came before: runners refused it if theirs were newer
 
     def cleanup(self) -> None:
         """End the runners without asking them, which would wait for one that hangs: they hold nothing."""

@@ -132,8 +132,12 @@ class Fragments:
         ]
 
     def restore(self, kept: list[list[dict[str, Any]]]) -> None:
-        """Take over what ``keep_all`` returned, and forget everything that was asked for."""
+        """Take over what ``keep_all`` returned, and forget everything that was asked for or sent."""
         self._asked.clear()
+        self._has.clear()
+        self._reported.clear()
+        self._weights = None
+        self.metrics = []
         self._kept = deque(
             [Columns(batch["columns"], weights_updates=batch["updates"]) for batch in batches]
             for batches in kept
