@@ -80,10 +80,7 @@ def render(
     values = {} if config is None else read_yaml(config)
     if not isinstance(values, Mapping):
         raise UserError(f"{config} holds no settings of a cluster: name them, such as gpus: 8")
-    try:
-        described = ClusterSettings.from_mapping(values)
-    except UserError as error:
-        raise UserError(f"{config}: {error}") from None
+    described = ClusterSettings.from_mapping(values, file=config)
     fields = {"gpus": gpus, "workers": workers, "min_workers": min_workers, "name": name}
     pairs = [f"{field}={value}" for field, value in fields.items() if value is not None]
     described = described.with_overrides([*assignments, *pairs])

@@ -1,6 +1,7 @@
 """Typed, strict configuration: every field documented and ranged, every unknown key refused."""
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, get_args, get_origin
@@ -35,12 +36,13 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Any], where: str = "") -> Self:
+    def from_mapping(cls, values: Mapping[str, Any], where: str = "", file: Path | Url | None = None) -> Self:
         """Build from plain data (JSON, YAML, a Tune search space).
 
         Args:
             values: nested mapping of field names to values.
             where: prefix of the field paths in error messages.
+            file: that holds the values; error messages begin with it.
 
         Raises:
             UserError: an unknown key (the nearest valid one is named) or a value out of range.
@@ -48,7 +50,8 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise UserError(_first_problem(error, cls, where)) from None
+            origin = "" if file is None else f"{file}: "
+            raise UserError(origin + _first_problem(error, cls, where)) from None
 
     def with_overrides(self, assignments: Sequence[str]) -> Self:
         """Apply ``path.to.field=value`` strings, as given to ``--set``, strictly.
@@ -121,6 +124,8 @@ def _owner(model: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:
         if of_values is not None:  # the name is a key
             owner, of_values = of_values, None
             continue
+        if name not in owner.model_fields:  # a place in a list, or one of several types
+            continue
         annotation = owner.model_fields[name].annotation
         inside = get_args(annotation)[1] if get_origin(annotation) is dict else annotation
         if isinstance(inside, type) and issubclass(inside, BaseModel):
@@ -134,18 +139,20 @@ def _first_problem(error: ValidationError, model: type[BaseModel], where: str) -
     path = ".".join([where, *names] if where else names)
     if problem["type"] == "extra_forbidden":
         return _unknown_key(path, names[-1], _owner(model, names[:-1]))
+    if problem["type"] == "missing":
+        return f"{path} is missing"
     given = problem["input"]
     if problem["type"] == "value_error" and isinstance(given, Mapping):
         message = str(problem["msg"]).removeprefix("Value error, ")
         return f"{path}: {message}" if path else message  # a cross-field check: its message is already whole
     owner = _owner(model, names[:-1])
     field = owner.model_fields.get(names[-1]) if names else None
-    message, hint = _expectation(problem, field), ""
+    message, hint = expectation(problem, field), ""
     parent = path.rpartition(".")[0]
-    if problem["type"] == "model_type" and field is not None:
+    if field is not None and problem["type"] == "model_type":
         hint = _value_hint(owner, parent, names[-1])
-    elif isinstance(given, Mapping) and given:
-        hint = _group_hint(owner, parent, names[-1], str(next(iter(given)))) if names else ""
+    elif field is not None and isinstance(given, Mapping) and given:
+        hint = _group_hint(owner, parent, names[-1], str(next(iter(given))))
     return f"{path}: {message}, got {given!r}{hint}" if path else message
 
 
@@ -164,19 +171,24 @@ _EXPECTED = {
 """What a field takes, by pydantic's name of the problem and with its context."""
 
 
-def _expectation(problem: Any, field: FieldInfo | None) -> str:
-    """What should have been given, in words: no pattern and no term of pydantic's."""
+def expectation(problem: Any, field: FieldInfo | None = None) -> str:
+    """What should have been given, in words: no pattern and no term of pydantic's.
+
+    Args:
+        problem: an entry of ``ValidationError.errors``.
+        field: where it was found, if known.
+    """
     kind, text = problem["type"], str(problem["msg"])
     if kind in _EXPECTED:
         return f"expected {_EXPECTED[kind].format(**problem.get('ctx', {}))}"
-    if field is not None and kind == "string_pattern_mismatch":
+    if kind == "string_pattern_mismatch":
+        if field is None or not field.examples:
+            return "expected another form"
         meaning = " ".join((field.description or "").split()).rstrip(".")
-        return f"expected something like {' or '.join(map(str, field.examples or ()))} ({meaning})"
+        return f"expected something like {field.examples[0]} ({meaning})"
     if field is not None and kind == "model_type" and _is_group(field):
         return f"expected settings of its own ({', '.join(_fields(field))})"
-    if text.startswith("Input should be "):
-        return text.replace("Input should be", "expected", 1)
-    return text.removeprefix("Value error, ")
+    return re.sub(r"^\w+ should (be|have) ", "expected ", text.removeprefix("Value error, "))
 
 
 def _fields(field: FieldInfo) -> Mapping[str, FieldInfo]:

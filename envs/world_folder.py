@@ -158,7 +158,7 @@ def load(place: Location | str) -> FittedWorld:
     fit = description.get("fit")
     if not isinstance(fit, dict):
         raise UserError(f"{path / _DESCRIPTION} does not say how the simulator was fitted: fit it again")
-    settings = FitSettings.from_mapping(fit, where=f"{path / _DESCRIPTION}: fit")
+    settings = FitSettings.from_mapping(fit, where="fit", file=path / _DESCRIPTION)
     model = _read_weights(path / _WEIGHTS, description.get("weights_sha256"), dataset, settings)[0]
     ensemble, stored = None, description.get("ensemble")
     if isinstance(stored, dict):

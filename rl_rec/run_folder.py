@@ -54,7 +54,7 @@ class RunFolder:
         except (KeyError, TypeError):
             raise UserError(f"{self.path / RUN_FILE} does not describe a training run") from None
         settings_class = type(self.agent.train_settings())
-        self.settings: TrainSettings[Any] = settings_class.from_mapping(values, where=f"{self.path / RUN_FILE}")
+        self.settings: TrainSettings[Any] = settings_class.from_mapping(values, file=self.path / RUN_FILE)
         self.fingerprint: str | None = described.get("data_fingerprint")
         self.study: str | None = config.get("study")
         """The study that it is a trial of."""

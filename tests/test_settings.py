@@ -88,6 +88,19 @@ def test_a_mistake_is_told_in_words_with_the_way_out(assignment, expected):
     assert expected in message_of(Deeper().with_overrides, [assignment])
 
 
+def test_what_is_missing_empty_or_inside_a_list_is_told_in_words():
+    class Listed(Settings):
+        names: dict[str, tuple[Inner | int, ...]] = Field({})
+        question: str = Field(min_length=1)
+
+    assert message_of(Listed.from_mapping, {}, "file") == "file.question is missing"
+    assert (
+        message_of(Listed.from_mapping, {"question": ""}) == "question: expected at least 1 character, got ''"
+    )
+    text = message_of(Listed.from_mapping, {"question": "?", "names": {"a.b": [1, {"hidden": 0}]}})
+    assert text == "names.a.b.1.Inner.hidden: expected 1 or more, got 0"
+
+
 def test_a_group_under_the_name_of_a_value_is_told_in_a_mapping_too():
     text = message_of(Deeper.from_mapping, {"actors": {"hidden": 3}})
     assert text.endswith("expected a whole number, got {'hidden': 3}; did you mean 'actor.hidden'?")

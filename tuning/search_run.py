@@ -121,7 +121,7 @@ def read_search(out: Path) -> tuple[SearchPlan, str | None]:
         config = described["config"]
         plan = SearchPlan(
             location(config["simulator"]),
-            Search.from_mapping(config["search"], where=str(out / RUN_FILE)),
+            Search.from_mapping(config["search"], file=out / RUN_FILE),
             Split[config["split"].upper()],
             tuple(config["assignments"]),
         )

@@ -207,7 +207,7 @@ def read_plan(out: Path) -> tuple[StudyPlan, str | None]:
     except (KeyError, TypeError, AttributeError):
         raise UserError(f"{path} does not describe a study") from None
     resolved = {
-        name: Variant(agent, type(agent.train_settings()).from_mapping(values, where=f"{path}: {name}"))
+        name: Variant(agent, type(agent.train_settings()).from_mapping(values, where=name, file=path))
         for name, (agent, values) in variants.items()
     }
     return replace(plan, variants=resolved), described.get("data_fingerprint")

@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from envs.errors import UserError
+from envs.settings import expectation
 from tuning.search import Search
 from tuning.sweep import Sweep
 from tuning.sweeps import SWEEPS
@@ -65,7 +66,7 @@ def _from_yaml(path: Path) -> Sweep | Search:
     values = read_yaml(path)
     if not isinstance(values, Mapping):
         raise UserError(f"{path} holds no sweep: it needs name, question, and cases, a grid or a space")
-    return (Search if "space" in values else Sweep).from_mapping(values, where=str(path))
+    return (Search if "space" in values else Sweep).from_mapping(values, file=path)
 
 
 def _from_python(path: Path) -> Sweep | Search:
@@ -81,7 +82,7 @@ def _from_python(path: Path) -> Sweep | Search:
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         field = ".".join(map(str, problem["loc"]))
-        raise UserError(f"{path}: {error.title}({field}=...): {problem['msg']}") from None
+        raise UserError(f"{path}: {error.title}({field}=...): {expectation(problem)}") from None
     except Exception as error:
         raise UserError(f"{path} cannot be run: {type(error).__name__}: {error}") from None
     sweep = getattr(module, "SWEEP", None)

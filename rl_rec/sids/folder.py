@@ -106,7 +106,7 @@ def load(place: Location | str) -> Sids:
     given = description.get("settings")
     if not isinstance(given, dict):
         raise UserError(f"{path / _DESCRIPTION} does not say how the SIDs were made: {again}")
-    settings = SidSettings.from_mapping(given, where=f"{path / _DESCRIPTION}: settings")
+    settings = SidSettings.from_mapping(given, where="settings", file=path / _DESCRIPTION)
     try:
         content = (path / _ARRAYS).read_bytes()
         if hashlib.sha256(content).hexdigest() != description.get("arrays_sha256"):

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoints
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from envs.errors import Terminated, UserError
 from rl_rec.cli import main as main_module
 from rl_rec.cli import verbs
 from rl_rec.cli.evaluate import evaluate
-from rl_rec.cli.main import SUMMARIES, main
+from rl_rec.cli.main import SUMMARIES, cli, main
 from rl_rec.cli.options import check_device, device_option, json_option
 from rl_rec.cli.output import emit
 
@@ -294,3 +295,19 @@ def test_without_an_installation_the_checkouts_own_commands_are_found(monkeypatc
 
 def test_every_summary_is_a_sentence():
     assert all(summary.endswith(".") and "\n" not in summary for summary in SUMMARIES.values())
+
+
+def commands(command: click.Command, context: click.Context | None, name: str) -> Iterator[tuple[str, str]]:
+    """Path and epilog of ``command`` and of everything below it."""
+    inner = click.Context(command, parent=context, info_name=name)
+    yield inner.command_path, command.epilog or ""
+    if isinstance(command, click.Group):
+        for child in command.list_commands(inner):
+            yield from commands(command.get_command(inner, child) or click.Command(child), inner, child)
+
+
+def test_the_help_of_every_command_ends_with_an_example_of_it():
+    found = dict(commands(cli, None, "rl-rec"))
+    assert {"rl-rec jobs", "rl-rec cluster settings", "rl-rec bench tune"} <= found.keys()
+    for path, epilog in found.items():
+        assert epilog.startswith("Example") and f": {path} " in epilog, path

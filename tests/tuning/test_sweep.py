@@ -143,9 +143,9 @@ def test_a_python_file_is_a_sweep(tmp_path):
         ("a.yaml", b"name: [", "is not YAML"),
         ("a.yaml", b"- 1", "holds no sweep"),
         ("a.yaml", b"\xff\xfe", "is not UTF-8 text"),
-        ("a.yaml", b"name: x\nquestion: y\ngrid: {agent.gamma: 3}", "a.yaml.grid"),
+        ("a.yaml", b"name: x\nquestion: y\ngrid: {agent.gamma: 3}", "a.yaml: grid"),
         ("a.yaml", b"name: x\ngrid: {a: [1]}\ngrid: {b: [2]}", "'grid' stands there twice"),
-        ("a.yaml", b"name: x\nspace: {agent.gamma: {low: 1}}\nquestion: y", "a.yaml.space: agent.gamma.high"),
+        ("a.yaml", b"name: x\nspace: {agent.gamma: {low: 1}}\nquestion: y", "a.yaml: space: agent.gamma.high"),
         (
             "a.py",
             b"from tuning.sweep import Sweep\nSWEEP = Sweep(name='x', question='')",
