@@ -57,6 +57,10 @@ class SaveWhenTold(Callback):
         before = signal.signal(signal.SIGTERM, tell)
         try:
             yield
+        except Exception as problem:  # storage that is away as well, say: whoever ends it knows how it ended
+            if not cls._told:
+                raise
+            _log.warning("the end was not noted: %s", problem)
         finally:
             signal.signal(signal.SIGTERM, before)
             last_call.cancel()

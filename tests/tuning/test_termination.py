@@ -90,3 +90,12 @@ def test_nothing_happens_without_a_signal(loop):
         loop.callback.on_trial_result(0, loop.trials, loop.trials[0], result)
         assert not loop.step("a", "b")
     assert result == {} and signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_what_fails_after_the_signal_does_not_hide_it(loop, caplog, told):
+    with pytest.raises(Terminated if told else OSError), SaveWhenTold.on_sigterm():
+        if told:
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise OSError("503 slow down")
+    assert ("the end was not noted: 503 slow down" in caplog.text) == told
