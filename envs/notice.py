@@ -3,7 +3,7 @@
 import math
 import time
 
-LASTS_S = 24.0
+LASTS_S = 20.0
 """From the notice until nothing more is asked of storage: clouds give 30 s, and Ray needs some to stop."""
 _GLANCE_S = 0.2
 
