@@ -3,8 +3,8 @@
 import math
 import time
 
-LASTS_S = 22.0
-"""From the notice until nothing is tried again: clouds give 30 s, and what has begun needs some to end."""
+LASTS_S = 20.0
+"""From the notice until nothing more is asked of storage: clouds give 30 s, and Ray needs some to stop."""
 _GLANCE_S = 0.2
 
 
@@ -24,7 +24,7 @@ class Notice:
 
     @property
     def left_s(self) -> float:
-        """Seconds until nothing should be tried again; infinity without a notice."""
+        """Seconds until nothing more should be tried; infinity without a notice."""
         return max(self._ends_s - time.monotonic(), 0.0)
 
     def pause(self, seconds: float) -> None:

@@ -49,7 +49,7 @@ def quiet() -> Iterator[None]:
     ``RL_REC_TRACEBACK=1`` lets their errors through.
     """
     level = logging.ERROR if os.environ.get("RL_REC_TRACEBACK") else logging.CRITICAL
-    loggers = {name: logging.getLogger(name) for name in ("ray.rllib", "ray.tune")}
+    loggers = {name: logging.getLogger(name) for name in ("ray.rllib", "ray.train", "ray.tune")}
     levels = {name: logger.level for name, logger in loggers.items()}
     for logger in loggers.values():
         logger.setLevel(level)

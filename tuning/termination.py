@@ -4,10 +4,11 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
+import ray
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.result import SHOULD_CHECKPOINT
@@ -17,6 +18,8 @@ from envs.notice import NOTICE
 
 PATIENCE_S = 18.0
 """How long trials may take to their next report and checkpoint: clouds give 30 s, Ray needs some to stop."""
+_LOOP_S = 1.0
+"""What Tune's loop takes to end, after which the end of a trial is no failure to it."""
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +33,7 @@ class SaveWhenTold(Callback):
     _told: ClassVar[bool] = False
     _to_save: ClassVar[dict[str, str] | None] = None
     """By id, the names of those that ran at the notice and have not saved since."""
+    _trials: ClassVar[Sequence[Trial]] = ()
 
     @classmethod
     @contextmanager
@@ -42,27 +46,42 @@ class SaveWhenTold(Callback):
         if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
             yield
             return
-        cls._told, cls._to_save = False, None
+        cls._told, cls._to_save, cls._trials = False, None, ()
         NOTICE.withdraw()
         # Whatever Tune waits for: whoever sent the signal does not wait.
-        last_call = threading.Timer(PATIENCE_S, _end_loop)
-        last_call.daemon = True
+        last_calls = [threading.Timer(PATIENCE_S, _end_loop), threading.Timer(PATIENCE_S + _LOOP_S, cls._kill)]
 
         def tell(*_: object) -> None:
             if not cls._told:
                 cls._told = True
                 NOTICE.give()
-                last_call.start()
+                for last_call in last_calls:
+                    last_call.daemon = True
+                    last_call.start()
 
         before = signal.signal(signal.SIGTERM, tell)
         try:
             yield
+        except Exception as problem:  # storage that is away as well, say: whoever ends it knows how it ended
+            if not cls._told:
+                raise
+            _log.warning("the end was not noted: %s", problem)
         finally:
             signal.signal(signal.SIGTERM, before)
-            last_call.cancel()
+            for last_call in last_calls:
+                last_call.cancel()
+                if last_call.ident is not None:  # Ray stops next
+                    last_call.join()
         if cls._told:
             cls._tell_unsaved()
             raise Terminated
+
+    @classmethod
+    def _kill(cls) -> None:
+        """End trials that are still busy, for which Tune waits a quarter of a minute more."""
+        for trial in cls._trials:
+            if (actor := trial.temporary_state.ray_actor) is not None:
+                ray.kill(actor)
 
     @classmethod
     def _tell_unsaved(cls) -> None:
@@ -72,6 +91,7 @@ class SaveWhenTold(Callback):
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:
         """Called by Tune. Trials that start after the notice have nothing to lose."""
+        type(self)._trials = trials
         if self._told and self._to_save is None:
             type(self)._to_save = {
                 trial.trial_id: str(trial) for trial in trials if trial.status == Trial.RUNNING

@@ -20,7 +20,7 @@ from envs.storage.location import Url
 PAUSES_S: tuple[float, ...] = (1, 2, 4, 8, 16, 32, 60)
 """Before each further attempt: an outage of two minutes goes by."""
 _LAST_PAUSE_S = 1.0
-"""With less than this left of a notice to end, nothing is tried again."""
+"""With less than this left of a notice to end, nothing is tried again; with nothing left, nothing is tried."""
 
 _LASTING = (FileNotFoundError, PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError)
 _REFUSALS = {
@@ -92,20 +92,22 @@ def _open_with_fsspec(url: Url, of_arrow: Exception) -> tuple[arrow.FileSystem, 
 def again(attempt: Callable[[], _T], what: str) -> _T:
     """Call ``attempt`` until it succeeds, with growing pauses; ``what`` names it in warnings.
 
-    A process that was told to end tries again only as long as the notice lasts.
+    A process that was told to end tries only as long as the notice lasts.
 
     Raises:
-        OSError: the last failure, or one that time does not heal.
+        OSError: the last failure, one that time does not heal, or no time is left.
     """
-    for pause_s in PAUSES_S:
+    pauses = iter(PAUSES_S)
+    while NOTICE.left_s > 0:
         try:
             return attempt()
         except OSError as error:
-            if not _heals(error) or NOTICE.left_s < _LAST_PAUSE_S:
+            pause_s = next(pauses, None)
+            if pause_s is None or not _heals(error) or NOTICE.left_s < _LAST_PAUSE_S:
                 raise
             _log.warning("%s: %s; trying again in %g s", what, _first_line(error), pause_s)
             NOTICE.pause(pause_s)
-    return attempt()
+    raise TimeoutError(f"{what} was not tried: no time is left of the notice to end")
 
 
 def _heals(error: OSError) -> bool:

@@ -1,6 +1,7 @@
 """Folders behind URLs: what they are called, how they are fetched, pulled and pushed, and what goes wrong."""
 
 import json
+import math
 import os
 import pickle
 import shutil
@@ -475,9 +476,12 @@ def test_who_was_told_to_end_does_not_try_for_minutes(monkeypatch, known):
     try:
         with pytest.raises(OSError, match="away"):
             again(fails, "it")
+        time.sleep(max(NOTICE.left_s, 0.0))
+        with pytest.raises(OSError, match="the lock was not tried: no time is left"):
+            again(lambda: attempts.append(math.inf), "the lock")
     finally:
         NOTICE.withdraw()
-    assert 0.5 < time.monotonic() - began < 5 and len(attempts) >= 3
+    assert 0.5 < time.monotonic() - began < 5 and len(attempts) >= 3 and math.inf not in attempts
 
 
 class TestPatient:

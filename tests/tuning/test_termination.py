@@ -76,11 +76,22 @@ def test_a_trial_that_failed_meanwhile_is_not_waited_for(loop):
 
 def test_patience_has_an_end_and_who_was_late_is_told(loop, monkeypatch, caplog):
     monkeypatch.setattr(termination, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(termination, "_LOOP_S", 0.3)
+    killed: list[Any] = []
+    monkeypatch.setattr(termination.ray, "kill", killed.append)
+    for busy in loop.trials:
+        busy.temporary_state = SimpleNamespace(
+            ray_actor=f"actor of {busy}" if busy.status == "RUNNING" else None
+        )
     with pytest.raises(Terminated), SaveWhenTold.on_sigterm():
         os.kill(os.getpid(), signal.SIGTERM)
         end = time.monotonic() + 10
         while not loop.step("a"):
             assert time.monotonic() < end
+        assert not killed  # Tune would take them for failed
+        while not killed:
+            assert time.monotonic() < end
+    assert killed == ["actor of trial a", "actor of trial b"]  # both may be busy with their next report
     assert "not stored in time, and to go on from an earlier checkpoint: trial b" in caplog.text
 
 
@@ -90,3 +101,12 @@ def test_nothing_happens_without_a_signal(loop):
         loop.callback.on_trial_result(0, loop.trials, loop.trials[0], result)
         assert not loop.step("a", "b")
     assert result == {} and signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_what_fails_after_the_signal_does_not_hide_it(loop, caplog, told):
+    with pytest.raises(Terminated if told else OSError), SaveWhenTold.on_sigterm():
+        if told:
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise OSError("503 slow down")
+    assert ("the end was not noted: 503 slow down" in caplog.text) == told
