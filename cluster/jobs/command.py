@@ -24,7 +24,8 @@ class Value(NamedTuple):
     parameter: str
     """As the user writes it: ``--out``, or the argument's name."""
     text: str
-    is_path: bool
+    is_path: bool | None
+    """None: its type does not tell."""
     is_default: bool
 
 
@@ -56,7 +57,7 @@ def check_command(cli: click.Group, arguments: Sequence[str], has_cwd: bool = Fa
             continue
         if value.is_path:
             _check_path(value)
-        elif _is_relative(path := value.text.rpartition("=")[2]) and _exists(path):
+        elif value.is_path is None and _is_relative(path := value.text.rpartition("=")[2]) and _exists(path):
             warnings.append(
                 f"{value.parameter} {value.text}: {path} exists here, and will not be found on the "
                 "cluster: give an absolute path there"
@@ -128,10 +129,10 @@ def _bare_parameter(parameter: click.Parameter) -> click.Parameter:
     return bare
 
 
-def _is_path(kind: click.ParamType, text: str) -> bool:
+def _is_path(kind: click.ParamType, text: str) -> bool | None:
     if isinstance(kind, ValueOrFile):
         return kind.is_file(text)
-    return isinstance(kind, (click.Path, click.File, Folder))
+    return True if isinstance(kind, (click.Path, click.File, Folder)) else None
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -30,7 +30,9 @@ def ray_version() -> str:
 
 def image_tag() -> str:
     """The tag of the image: the project's version and Ray's, as both are in it."""
-    return f"{version('rl-rec')}-ray{ray_version()}"
+    return f"{version('rl-rec')}-ray{ray_version()}".replace(
+        "+", "-"
+    )  # of a local version; no tag may have one
 
 
 class MachineSettings(Settings):
@@ -223,7 +225,7 @@ class ClusterSettings(Settings):
         return None
 
     def _login_problem(self) -> str | None:
-        if re.search(r"(^|\s)(-p|--password)([=\s]|$)", self.registry_login or ""):
+        if re.search(r"\blogin\s([^|;&]*\s)?(-p|--password(?!-stdin))", self.registry_login or ""):
             return (
                 "registry_login holds a password, and the file would too: let the machine's role ask for one, "
                 "and pass it on with --password-stdin"

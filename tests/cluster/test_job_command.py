@@ -161,6 +161,8 @@ def test_a_setting_that_names_something_here_is_a_warning(tmp_path, monkeypatch)
     (tmp_path / "sids").mkdir()
     (warning,) = check(["train", "hsrl", *GOOD[2:], "--set", "agent.sids=sids", "--set", "seed=1"])
     assert "sids exists here" in warning and "absolute path" in warning
+    (tmp_path / "planning").mkdir()  # what the sweep of that name wrote
+    assert check(["sweep", "planning", *NEW]) == []
 
 
 def job(status: str, code: int | None = None, message: str = ""):
