@@ -53,7 +53,7 @@ test: export MPLBACKEND = Agg
 test: check ## Check, then run the default tiers of tests
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
-test-drills: setup ## The drills: what each fault of a cluster does to a run (a quarter of an hour; root for one of them)
+test-drills: setup ## The drills: what each fault of a cluster does to a run (25 minutes; one needs root, two moto)
 	@$(PY) -m pytest tests/cluster/test_drills.py -m "drills or slow" $(PYTEST_ARGS)
 
 test-extras: export MPLBACKEND = Agg

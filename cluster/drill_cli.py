@@ -30,8 +30,8 @@ def drill(names: Sequence[str], out: Path | None, listing: bool, as_json: bool) 
 
     Kills and stops processes of small runs of its own, never others, and shows for each fault what happened,
     the seconds until training went on, and the user-steps that were collected again. Without NAME all of them,
-    which takes about a quarter of an hour; one that fails does not stop the others. Needs Linux. Without
-    root, disk-full is left out; without an S3 server (pip install 'rl-rec[moto]'), those with s3:// are.
+    which takes about 25 minutes; one that fails does not stop the others. Needs Linux. Without root, disk-full
+    is left out; without an S3 server (pip install 'rl-rec[moto]'), those with s3:// are.
     """
     from cluster.drills.catalogue import DRILLS, run_drill
     from envs.files import new_file, write_json
