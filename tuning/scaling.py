@@ -23,8 +23,8 @@ from rl_rec.agents import Agent
 from rl_rec.algorithm import OffPolicyAlgorithm
 from rl_rec.provenance import package_versions
 from rl_rec.train_settings import TrainSettings
+from tuning.experiment import quiet
 from tuning.scaling_model import Costs, Layout
-from tuning.training import quiet
 
 _PARTS = (names.ROLLOUT_S, names.REPLAY_S, names.UPDATE_S, names.SYNC_S)
 _FRAGMENT_FIGURES = (
