@@ -299,7 +299,8 @@ def test_every_summary_is_a_sentence():
 
 def commands(command: click.Command, context: click.Context | None, name: str) -> Iterator[tuple[str, str]]:
     """Path and epilog of ``command`` and of everything below it."""
-    inner = click.Context(command, parent=context, info_name=name)
+    # A command remembers its help option as the first context names it.
+    inner = click.Context(command, parent=context, info_name=name, **command.context_settings)
     yield inner.command_path, command.epilog or ""
     if isinstance(command, click.Group):
         for child in command.list_commands(inner):
