@@ -415,8 +415,6 @@ class OffPolicyAlgorithm(GoesOnUnsaved, Algorithm):
         if self.fragments is not None:
             self.fragments.restore(own.get("fragments", []))  # earlier releases kept none
         self._ask_runners(functools.partial(_restore_runner, own["runners"]))
-        if self.fragments is not None:
-            self._sync_weights()  # RLlib's own message came before: runners refused it if theirs were newer
 
     def cleanup(self) -> None:
         """End the runners without asking them, which would wait for one that hangs: they hold nothing."""
@@ -430,6 +428,7 @@ def _answer(question: Callable[[BatchedEnvRunner], T], runner: BatchedEnvRunner)
 
 
 def _restore_runner(saved: dict[int, Any], runner: BatchedEnvRunner) -> None:
+    runner.accept_older_weights()  # which RLlib sends after this
     state = saved.get(runner.worker_index or 0)
     if state is not None:  # more runners than were saved: the new ones keep their fresh users
         runner.set_state(state)

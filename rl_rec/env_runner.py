@@ -215,9 +215,12 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         own = state.get("stream", stream) == stream
         if "rollout" in state and own and self.rollout is not None:
             self._weights_updates = state.get(WEIGHTS_UPDATES, self._weights_updates)
-            self._weights_seq_no = 0  # whatever comes next belongs to this state, also where it is older
             self.rollout.load_state_dict(state["rollout"])
             restore(self._noise, state["noise"])
+
+    def accept_older_weights(self) -> None:
+        """Take the next weights whatever their number: those of a checkpoint may be older than these."""
+        self._weights_seq_no = 0
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """How to build this runner again."""

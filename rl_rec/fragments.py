@@ -137,6 +137,8 @@ class Fragments:
         self._has.clear()
         self._reported.clear()
         self._weights = None
+        self._seen.clear()
+        self._failures.clear()
         self.metrics = []
         self._kept = deque(
             [Columns(batch["columns"], weights_updates=batch["updates"]) for batch in batches]

@@ -1,6 +1,7 @@
 """Going on with a training run that was interrupted, from its newest whole checkpoint."""
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,7 +65,7 @@ def resume(out: Path, progress: Progress = silent) -> RunFolder:
 
 def _go_on(run: RunFolder, progress: Progress) -> RunFolder:
     if (results := run.trial / RESULTS).exists():
-        results.write_bytes(whole_lines(results))  # Tune appends
+        os.truncate(results, len(whole_lines(results)))  # Tune appends
     if not _mend(run):
         checkpoint = _set_aside(run)
         for left in (*run.path.glob("experiment_state-*.json"), run.path / "tuner.pkl"):

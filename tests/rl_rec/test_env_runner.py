@@ -53,6 +53,13 @@ def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
+def test_a_runner_keeps_freed_memory(make_runner, monkeypatch):
+    called = []
+    monkeypatch.setattr("rl_rec.env_runner.keep_freed_memory", lambda: called.append(True))
+    make_runner(worker_index=1)
+    assert called
+
+
 @pytest.mark.parametrize("worker_index, kind", [(0, torch.Tensor), (1, np.ndarray)])
 def test_sample_returns_columns_of_transitions(make_runner, worker_index, kind):
     (batch,) = make_runner(worker_index=worker_index).sample()

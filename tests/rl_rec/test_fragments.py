@@ -238,6 +238,27 @@ def test_what_is_kept_for_a_checkpoint_is_taken_first(make):
     assert [set(batch.columns["user"]) for batch in other.take(0)] == [{1}, {2}]
 
 
+def test_nothing_of_the_time_before_a_restored_checkpoint_is_left(make):
+    ray, fragments = make()
+    fragments.publish({WEIGHTS_UPDATES: 9})
+    fragments.ask(0, calm)
+    ray.finish(*range(len(ray.asked)))
+    fragments.take(0)
+    fragments.metrics.append("of later iterations")
+    before, sent = len(ray.asked), len(ray.weights)
+    fragments.restore([])
+    assert fragments.outstanding == 0 and fragments.metrics == [] and fragments.drain_figures() == {}
+    fragments.ask(0, calm)
+    assert len(ray.weights) == sent  # those are not the checkpoint's
+    reports = [arguments["report"] for _, arguments in ray.asked]
+    assert reports[before:] == reports[:before]  # the same stride is reported again
+    fragments.publish({WEIGHTS_UPDATES: 3})
+    ray.finish(*range(before, len(ray.asked)))
+    fragments.take(0)
+    fragments.ask(fragments.outstanding, calm)
+    assert [message[WEIGHTS_UPDATES] for _, message in ray.weights[sent:]] == [3, 3]
+
+
 def test_requests_at_once_by_mode():
     def rollout(*overrides):
         return TrainSettings[HACSettings].from_mapping({"agent": {}}).with_overrides(overrides).rollout
