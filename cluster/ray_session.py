@@ -3,9 +3,11 @@
 import math
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import ray
 
@@ -16,6 +18,7 @@ from rl_rec.cli.options import check_device
 from rl_rec.resources import Node, Reservation, arithmetic, left_over, total
 
 _OBJECT_STORE_BYTES = 200 * 2**20
+_CONNECT_S = 5.0
 _UNBOUNDED_GROUP = 1000
 """Nodes that are counted of a group without a limit."""
 
@@ -51,6 +54,8 @@ def ray_session(
         yield
         return
     address = node_address(address)
+    if address is not None:
+        _check_answers(address)
     cpus = max(total(reservation)[0] for reservation in reservations)
     environment = {name: os.environ.get(name, value) for name, value in WORKER_ENVIRONMENT.items()}
     os.environ.update(environment)
@@ -94,6 +99,24 @@ def ray_session(
             yield
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself tries for minutes, and writes to the terminal what it tries."""
+    parts = urlsplit(f"//{address}")
+    try:
+        where = (parts.hostname or "", parts.port)
+    except ValueError:
+        where = (address, None)
+    if where[1] is None:  # auto, or a name that Ray resolves
+        return
+    try:
+        socket.create_connection(where, timeout=_CONNECT_S).close()
+    except OSError as error:
+        raise UserError(
+            f"no Ray cluster answers at {address} ({error.strerror or error}): give its head's address as "
+            "HOST:6379, or auto on a machine of the cluster"
+        ) from None
 
 
 def check_room(reservations: Iterable[Reservation]) -> None:

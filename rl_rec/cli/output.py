@@ -11,6 +11,7 @@ from typing import Any, TextIO, cast
 import click
 from rich.console import Console, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from envs.storage.location import with_urls
 from rl_rec.json_values import json_value
@@ -19,7 +20,7 @@ console = Console(stderr=True, highlight=False)
 """For people: notices and progress. Results never go here."""
 
 _RESERVED = "rl_rec.reserved_stdout"
-TEXT_WIDTH = 160
+TEXT_WIDTH = 240
 """Columns of text that goes to no terminal."""
 
 
@@ -43,7 +44,9 @@ def emit(
         return
     # A pipe or a file has no width of its own: 80 columns would crop tables for nobody's sake.
     narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
-    Console(highlight=False, width=None if narrow else TEXT_WIDTH).print((render or entries_table)(result))
+    shown = (render or entries_table)(result)
+    out = Console(highlight=False, width=None if narrow else TEXT_WIDTH)
+    out.print(shown, soft_wrap=isinstance(shown, Text))  # commands in it can be copied
 
 
 def entries_table(result: Mapping[str, Any]) -> Table:

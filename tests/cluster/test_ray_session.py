@@ -1,5 +1,6 @@
 """Asking for more than there is, and for what cannot be reached: one line, and nothing starts."""
 
+import socket
 from types import SimpleNamespace
 
 import pytest
@@ -68,6 +69,7 @@ def test_workers_are_told_not_to_spin_and_an_unreachable_cluster_is_one_line(mon
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: socket.socket())  # somebody answers
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     refused = enter(ONE, address="nowhere:1")
     assert refused.startswith("Ray cannot reach nowhere:1: nobody there (is it up") and "\n" not in refused
@@ -87,8 +89,21 @@ def test_a_gpu_is_looked_for_where_ray_will_run(monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **arguments: asked.append(arguments) or 1 / 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: socket.socket())  # somebody answers
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     gpu = [Processes("learner", 1, 1, 1)]
     assert "torch sees no CUDA device" in enter(gpu) and not asked
     with pytest.raises(ZeroDivisionError), session([gpu], address="10.0.0.1:6379"):  # a cluster may have one
         pass
+
+
+def test_an_address_where_nobody_answers_is_told_before_ray_tries(monkeypatch):
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray tries for minutes"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    problem = enter(ONE, address=address)
+    assert f"no Ray cluster answers at {address} (Connection refused): give its head's address" in problem
