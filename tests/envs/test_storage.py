@@ -399,6 +399,35 @@ def test_of_two_failures_the_first_is_raised_and_the_storage_is_one_line(url, fa
     assert told == f"{url}: 503 slow down (what could not be written is kept in {path.parent})"
 
 
+@pytest.mark.parametrize("first", [None, Terminated])
+def test_an_interrupted_push_says_what_is_kept_where(url, monkeypatch, caplog, first):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), working_copy(url) as path:
+        (path / "a.json").write_text('{"new": 1}')
+        monkeypatch.setattr(WorkingCopy, "push", interrupted)
+        if first is not None:
+            raise first
+    (told,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert told == f"{url}: what could not be written is kept in {path.parent}"
+    assert (path / "a.json").read_text() == '{"new": 1}'
+
+
+def test_a_file_that_goes_while_the_copy_is_looked_at_is_gone(bucket, url, monkeypatch):
+    with working_copy(url) as path:
+        is_file = Path.is_file
+
+        def racing(file: Path) -> bool:
+            found = is_file(file)
+            if file == path / "a.json":
+                file.unlink(missing_ok=True)
+            return found
+
+        monkeypatch.setattr(Path, "is_file", racing)
+    assert "a.json" not in contents(bucket)
+
+
 def test_working_copies_are_closed_for_who_ends_without_unwinding(bucket, url):
     with working_copy(url) as path:
         (path / "a.json").write_text('{"new": 1}')
