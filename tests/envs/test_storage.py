@@ -6,10 +6,12 @@ import os
 import pickle
 import shutil
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.fs as arrow
@@ -21,7 +23,7 @@ from envs.notice import NOTICE
 from envs.storage import filesystem as filesystems
 from envs.storage import lease as leases
 from envs.storage import snapshots
-from envs.storage.filesystem import PatientHandler, again, open_url, patient
+from envs.storage.filesystem import PatientHandler, again, once, open_url, patient
 from envs.storage.lease import Lease
 from envs.storage.location import Url, location, shown
 from envs.storage.snapshots import fetch
@@ -511,6 +513,30 @@ def test_who_was_told_to_end_does_not_try_for_minutes(monkeypatch, known):
     finally:
         NOTICE.withdraw()
     assert 0.5 < time.monotonic() - began < 5 and len(attempts) >= 3 and math.inf not in attempts
+
+
+@pytest.mark.parametrize("sent", [False, True])
+def test_an_attempt_at_s3_is_one_request(monkeypatch, sent):
+    """Also on another node: who tries again is ``again``, which knows how much time is left."""
+    server, asked = socket.create_server(("127.0.0.1", 0)), []
+
+    def hang_up() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = server.accept()
+                asked.append(client.recv(100))
+                client.close()
+
+    threading.Thread(target=hang_up, daemon=True).start()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "key")
+    address = f"127.0.0.1:{server.getsockname()[1]}"
+    filesystem, root = open_url(Url(f"s3://b/folder?region=r&scheme=http&endpoint_override={address}"))
+    if sent:
+        filesystem = once(pickle.loads(pickle.dumps(patient(filesystem))))
+    with server, pytest.raises(OSError, match="NETWORK_CONNECTION"):
+        filesystems.files(filesystem, root)
+    assert len(asked) == 1
 
 
 class TestPatient:
