@@ -48,5 +48,7 @@ def _watch(host: str, port: int, go_on: str, ended: threading.Event) -> None:
         if time.monotonic() - answered_s > LOST_AFTER_S and not ended.is_set():
             click.echo(f"error: the Ray cluster is gone, nobody answers at {host}:{port}: {go_on}", err=True)
             NOTICE.give()  # nobody waits long for storage that may be gone as well
-            close_all()
-            os._exit(1)
+            try:
+                close_all()
+            finally:
+                os._exit(1)

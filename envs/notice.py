@@ -23,14 +23,19 @@ class Notice:
         self._ends_s = math.inf
 
     @property
+    def given(self) -> bool:
+        """Whether there was one."""
+        return math.isfinite(self._ends_s)
+
+    @property
     def left_s(self) -> float:
         """Seconds until nothing more should be tried; infinity without a notice."""
         return max(self._ends_s - time.monotonic(), 0.0)
 
     def pause(self, seconds: float) -> None:
         """Sleep for half of what is left at most, and no longer than until the notice is given."""
-        known, end = math.isfinite(self._ends_s), time.monotonic() + min(seconds, self.left_s / 2)
-        while (left := end - time.monotonic()) > 0 and known == math.isfinite(self._ends_s):
+        known, end = self.given, time.monotonic() + min(seconds, self.left_s / 2)
+        while (left := end - time.monotonic()) > 0 and known == self.given:
             time.sleep(min(left, _GLANCE_S))
 
 

@@ -60,15 +60,25 @@ def open_url(url: Url) -> tuple[arrow.FileSystem, str]:
         filesystem, path = arrow.FileSystem.from_uri(url.text)
     except (ArrowInvalid, OSError) as error:
         return _open_with_fsspec(url, error)
-    # These options have no place in a URL. Arrow's pickles hold all options.
+    return _tuned(filesystem), path.rstrip("/")
+
+
+def _tuned(filesystem: arrow.FileSystem) -> arrow.FileSystem:
+    """With the options that have no place in a URL."""
     if isinstance(filesystem, arrow.S3FileSystem):
         # Uploads that write in the background wait for threads that copy, and these for them
         # (https://github.com/apache/arrow/issues/32372). A small file is one request instead of three.
-        filesystem = _with_options(filesystem, background_writes=False, allow_delayed_open=True)
-    elif filesystem.type_name == "gcs":
+        # ``again`` is who tries again: three attempts in each of its own outlast a notice to end.
+        return _with_options(
+            filesystem,
+            background_writes=False,
+            allow_delayed_open=True,
+            retry_strategy=arrow.AwsStandardS3RetryStrategy(max_attempts=1),
+        )
+    if filesystem.type_name == "gcs":
         # By default one attempt lasts a quarter of an hour.
-        filesystem = _with_options(filesystem, retry_time_limit=_GCS_ATTEMPT)
-    return filesystem, path.rstrip("/")
+        return _with_options(filesystem, retry_time_limit=_GCS_ATTEMPT)
+    return filesystem
 
 
 def _with_options(filesystem: arrow.FileSystem, **options: Any) -> arrow.FileSystem:
@@ -134,6 +144,9 @@ class PatientHandler(arrow.FileSystemHandler):
 
     def __init__(self, inner: arrow.FileSystem) -> None:
         self.inner = inner
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.inner = _tuned(state["inner"])  # Arrow's pickles leave the strategy of retries out
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PatientHandler) and bool(self.inner == other.inner)

@@ -73,7 +73,7 @@ class Lease:
             self._beating.join()
         try:
             if self._is_mine(self._read()):
-                self._filesystem.delete_file(self._path)
+                again(lambda: self._filesystem.delete_file(self._path), self._path)
         except OSError as error:  # it goes stale
             _log.warning("%s: its lock stays for %g s: %s", self._url, STALE_S, error)
 

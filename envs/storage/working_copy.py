@@ -55,6 +55,7 @@ class WorkingCopy:
 
         Raises:
             UserError: the folder cannot be written; the copy is kept, and the message says where.
+            BaseException: whatever else cut it short; the copy is kept, and a line says where.
         """
         if _open.pop(self.path, None) is None:
             return
@@ -64,9 +65,13 @@ class WorkingCopy:
                 _log.error("%s: %s", self.url, kept)
                 return
             self.push()
-            shutil.rmtree(self.path.parent, ignore_errors=True)
         except UserError as problem:
             raise UserError(f"{problem} ({kept})") from None
+        except BaseException:  # Ctrl-C, say
+            _log.error("%s: %s", self.url, kept)
+            raise
+        else:
+            shutil.rmtree(self.path.parent, ignore_errors=True)
         finally:
             self._lease.release()
 
@@ -129,8 +134,9 @@ class WorkingCopy:
         found = {}
         for path in self.path.rglob("*"):
             if path.is_file() and path.name != LOCK and not path.name.endswith(".partial"):
-                status = path.stat()
-                found[path.relative_to(self.path).as_posix()] = (status.st_size, status.st_mtime_ns)
+                with suppress(FileNotFoundError):  # another thread removes it
+                    status = path.stat()
+                    found[path.relative_to(self.path).as_posix()] = (status.st_size, status.st_mtime_ns)
         return found
 
     def _upload(self, name: str) -> None:

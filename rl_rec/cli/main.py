@@ -144,8 +144,9 @@ def _termination_raised() -> Iterator[None]:
     """Let SIGTERM unwind what is being done, as Ctrl-C does: drafts are removed, and Ray is stopped."""
 
     def end(*_: object) -> None:
-        NOTICE.give()
-        raise Terminated
+        if not NOTICE.given:  # a second signal would cut short what the first one began
+            NOTICE.give()
+            raise Terminated
 
     NOTICE.withdraw()
     try:

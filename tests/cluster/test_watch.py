@@ -42,6 +42,18 @@ def test_a_head_that_is_gone_ends_the_command_in_one_line(head, capsys, monkeypa
     assert closed, "what is behind a URL is still held"
 
 
+def test_what_fails_at_the_end_does_not_keep_the_process(head, monkeypatch):
+    host, port = head.getsockname()
+    head.close()
+
+    def fail():
+        raise RuntimeError
+
+    monkeypatch.setattr(watch, "close_all", fail)
+    with pytest.raises(EndedError, match="1"):
+        watch._watch(host, port, "", threading.Event())
+
+
 def test_a_head_that_comes_back_in_time_is_not_missed(head, capsys):
     host, port = head.getsockname()
     head.close()

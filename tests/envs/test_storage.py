@@ -6,10 +6,12 @@ import os
 import pickle
 import shutil
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.fs as arrow
@@ -21,7 +23,7 @@ from envs.notice import NOTICE
 from envs.storage import filesystem as filesystems
 from envs.storage import lease as leases
 from envs.storage import snapshots
-from envs.storage.filesystem import PatientHandler, again, open_url, patient
+from envs.storage.filesystem import PatientHandler, again, once, open_url, patient
 from envs.storage.lease import Lease
 from envs.storage.location import Url, location, shown
 from envs.storage.snapshots import fetch
@@ -399,6 +401,35 @@ def test_of_two_failures_the_first_is_raised_and_the_storage_is_one_line(url, fa
     assert told == f"{url}: 503 slow down (what could not be written is kept in {path.parent})"
 
 
+@pytest.mark.parametrize("first", [None, Terminated])
+def test_an_interrupted_push_says_what_is_kept_where(url, monkeypatch, caplog, first):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), working_copy(url) as path:
+        (path / "a.json").write_text('{"new": 1}')
+        monkeypatch.setattr(WorkingCopy, "push", interrupted)
+        if first is not None:
+            raise first
+    (told,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert told == f"{url}: what could not be written is kept in {path.parent}"
+    assert (path / "a.json").read_text() == '{"new": 1}'
+
+
+def test_a_file_that_goes_while_the_copy_is_looked_at_is_gone(bucket, url, monkeypatch):
+    with working_copy(url) as path:
+        is_file = Path.is_file
+
+        def racing(file: Path) -> bool:
+            found = is_file(file)
+            if file == path / "a.json":
+                file.unlink(missing_ok=True)
+            return found
+
+        monkeypatch.setattr(Path, "is_file", racing)
+    assert "a.json" not in contents(bucket)
+
+
 def test_working_copies_are_closed_for_who_ends_without_unwinding(bucket, url):
     with working_copy(url) as path:
         (path / "a.json").write_text('{"new": 1}')
@@ -482,6 +513,30 @@ def test_who_was_told_to_end_does_not_try_for_minutes(monkeypatch, known):
     finally:
         NOTICE.withdraw()
     assert 0.5 < time.monotonic() - began < 5 and len(attempts) >= 3 and math.inf not in attempts
+
+
+@pytest.mark.parametrize("sent", [False, True])
+def test_an_attempt_at_s3_is_one_request(monkeypatch, sent):
+    """Also on another node: who tries again is ``again``, which knows how much time is left."""
+    server, asked = socket.create_server(("127.0.0.1", 0)), []
+
+    def hang_up() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = server.accept()
+                asked.append(client.recv(100))
+                client.close()
+
+    threading.Thread(target=hang_up, daemon=True).start()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "key")
+    address = f"127.0.0.1:{server.getsockname()[1]}"
+    filesystem, root = open_url(Url(f"s3://b/folder?region=r&scheme=http&endpoint_override={address}"))
+    if sent:
+        filesystem = once(pickle.loads(pickle.dumps(patient(filesystem))))
+    with server, pytest.raises(OSError, match="NETWORK_CONNECTION"):
+        filesystems.files(filesystem, root)
+    assert len(asked) == 1
 
 
 class TestPatient:
