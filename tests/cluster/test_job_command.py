@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import click
 import pytest
 
-from cluster.jobs.client import describe, exit_code, redact
+from cluster.jobs.client import JOB_VARIABLES, describe, exit_code, redact
 from cluster.jobs.command import check_command
 from envs.errors import UserError
 from rl_rec.cli.main import cli
@@ -165,10 +165,10 @@ def test_a_setting_that_names_something_here_is_a_warning(tmp_path, monkeypatch)
     assert check(["sweep", "planning", *NEW]) == []
 
 
-def job(status: str, code: int | None = None, message: str = ""):
+def job(status: str, code: int | None = None, message: str = "", **more: str):
     from ray.job_submission import JobDetails
 
-    variables = {"env_vars": {"KEY": "topsecret"}}
+    variables = {"env_vars": {**JOB_VARIABLES, "KEY": "topsecret", **more}}
     return JobDetails(
         type="SUBMISSION",
         submission_id="a",
@@ -210,5 +210,13 @@ def test_a_failed_job_is_one_line_without_secrets():
     message = "runtime_env setup failed:\nTraceback\n  x\nERROR: no version of topsecret\n"
     described = describe(job("FAILED", None, message))
     assert described["problem"] == "runtime_env setup failed: ERROR: no version of ***"
-    assert described["variables"] == ["KEY"] and "topsecret" not in str(described)
+    assert described["variables"] == sorted(["KEY", *JOB_VARIABLES]) and "topsecret" not in str(described)
     assert redact("a 1 b", ["1"]) == "a 1 b"
+
+
+def test_a_secret_of_several_lines_is_hidden_and_the_projects_own_variables_are_not():
+    key = "-----BEGIN\nHUNTER2\nlast/line==\n"
+    message = "runtime_env setup failed:\nbad key -----BEGIN\n  HUNTER2\n  last/line==\n"
+    assert describe(job("FAILED", message=message, PEM=key))["problem"] == "runtime_env setup failed: ***"
+    told = "told to end by SIGTERM; OMP is PASSIVE"
+    assert describe(job("FAILED", message=told))["problem"] == told

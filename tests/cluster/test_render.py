@@ -135,6 +135,8 @@ def test_the_settings_that_fit_do_fit_and_leave_no_room_for_another_env_runner(
         (["kubernetes.egress=10.0.0.1/8"], r"egress.0: expected an address range such as 10\.0\.0\.0/8, got"),
         (["kubernetes.api_server=10.0.0.300/8"], r"expected an address range such as 10\.0\.0\.0/8, got"),
         (["registry_login=docker login -u me -px"], "--password-stdin"),
+        (["registry_login=echo HUNTER2 | docker login -u me --password-stdin x"], "--password-stdin"),
+        (["registry_login=printf %s 'x' | sudo docker login --password-stdin"], "--password-stdin"),
         (["registry_login=true && docker login --password=x example.org"], "--password-stdin"),
         (["aws.worker_profile=w"], "without aws.head_profile"),
         (["mounts.x=data"], "starts with /"),
@@ -146,8 +148,15 @@ def test_numbers_that_do_not_add_up_are_refused_with_the_arithmetic(assignments,
         ClusterSettings().with_overrides(assignments)
 
 
-def test_a_login_without_a_password_is_taken():
-    login = "mkdir -p ~/.docker && get-token --password file | docker login -u me --password-stdin example.org"
+@pytest.mark.parametrize(
+    "login",
+    [
+        "mkdir -p ~/.docker && get-token --password file | docker login -u me --password-stdin example.org",
+        'echo "$(aws ecr get-login-password)" | docker login -u AWS --password-stdin example.org',
+        "echo logging in && get-token | docker login -u me --password-stdin example.org",
+    ],
+)
+def test_a_login_without_a_password_is_taken(login):
     assert ClusterSettings().with_overrides([f"registry_login={login}"]).registry_login == login
 
 
