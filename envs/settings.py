@@ -65,13 +65,24 @@ class Settings(BaseModel):
         Raises:
             UserError: a malformed assignment, an unknown path or an invalid value.
         """
+        return type(self).from_mapping(self._assigned(assignments))
+
+    def check_paths(self, assignments: Sequence[str]) -> None:
+        """Refuse what ``with_overrides`` would whatever the settings are: their values are not looked at.
+
+        Raises:
+            UserError: a malformed assignment or an unknown path.
+        """
+        self._assigned(assignments)
+
+    def _assigned(self, assignments: Sequence[str]) -> dict[str, Any]:
         values = self.model_dump()
         for assignment in assignments:
             path, separator, text = assignment.partition("=")
             if not separator or not path:
                 raise UserError(f"--set takes path.to.field=value, got {assignment!r}")
             _assign(values, path.strip().split("."), text.strip(), type(self))
-        return type(self).from_mapping(values)
+        return values
 
 
 def _assign(values: dict[str, Any], path: list[str], text: str, model: type[BaseModel]) -> None:

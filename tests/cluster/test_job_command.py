@@ -44,7 +44,10 @@ def check(arguments: Sequence[str], has_cwd: bool = False) -> list[str]:
             "world.repeats=allow",
         ],
         ["evaluate", "--policy", "random", "--simulator", "/s", "--catalogue", "/mnt/schedule.json"],
+        ["evaluate", "--policy", "random", "--simulator", "/s", "--catalogue", "/m/show=all.json"],
         ["evaluate", "--run", "/r", "--set", "dynamics.trust=3"],
+        ["evaluate", "--run", "/r", "--catalogue", "churn=0.1"],  # the run's own may withhold enough
+        ["data", "prepare", "own", "--interactions", "/m/*.csv", "--out", "/o"],
         ["scale", "hac", "--simulator", "/s", "--out", "/o"],
     ],
 )
@@ -80,6 +83,10 @@ def test_misspelt_and_incomplete_ones_fail_here(arguments, problem):
         (["quickstart"], r"--out is by default runs/quickstart, a relative path"),
         (["sweep", "mine.yaml", "--simulator", "/s", "--out", "/o"], r"FILE\] is mine.yaml, a relative path"),
         (["evaluate", "--run", "/r", "--catalogue", "a.json"], r"--catalogue is a.json, a relative path"),
+        (
+            ["data", "prepare", "own", "--interactions", "a.csv", "--out", "/o"],
+            "--interactions is a.csv, a rel",
+        ),
         (["train", "--resume", "~/run"], r"--resume is ~/run, a relative path"),
         ([*GOOD, "--address", "auto"], "leave --address out"),
         (["submit", "--", "train"], "cannot be `rl-rec submit`"),
@@ -124,6 +131,8 @@ NEW = ["--simulator", "/s", "--out", "/o"]
         (["sids", "build", "--data", "/d", "--out", "/o", "--set", "level=3"], "did you mean 'levels'"),
         (["evaluate", "--policy", "random"], "--policy needs --simulator"),
         (["evaluate", "--policy", "random", "--simulator", "/s", "--set", "world.repeat=x"], "'repeats'"),
+        (["evaluate", "--run", "/r", "--set", "max_stepz=5"], "did you mean 'max_steps'"),
+        (["evaluate", "--run", "/r", "--catalogue", "chrun=0.1"], "did you mean 'catalogue.churn'"),
     ],
 )
 def test_what_the_command_would_refuse_there_it_refuses_here_with_the_same_line(arguments, problem):
