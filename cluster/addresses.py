@@ -21,7 +21,7 @@ def dashboard_address(address: str | None) -> str:
         address: ``http://HOST:8265``; by default ``RAY_API_SERVER_ADDRESS`` or ``RAY_ADDRESS``.
 
     Raises:
-        UserError: there is none, or it is not http or https.
+        UserError: there is none, it is not http or https, or it holds a password.
     """
     origin = "--address"
     for variable in ADDRESS_VARIABLES:
@@ -32,11 +32,8 @@ def dashboard_address(address: str | None) -> str:
             f"--address is missing: give the dashboard's address, http://HOST:{_DASHBOARD} "
             f"(or set {ADDRESS_VARIABLES[0]})"
         )
+    _refuse_password(origin, address, f"http://HOST:{_DASHBOARD}")
     parts = urlsplit(address)
-    if "@" in parts.netloc:  # it would be repeated in every hint
-        raise UserError(
-            f"{origin} holds a password: give http://HOST:{_DASHBOARD}, and the token by RAY_AUTH_TOKEN_PATH"
-        )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         scheme, host, port = _parts(address)
         kind = _KINDS.get(_CLIENT if scheme == "ray" else port or 0, "not a dashboard's address")
@@ -64,10 +61,11 @@ def node_address(address: str | None) -> str | None:
         address: ``HOST:6379`` or ``auto``; by default ``RAY_ADDRESS``, which Ray sets for its jobs.
 
     Raises:
-        UserError: it is one for those outside: the dashboard's or Ray Client's.
+        UserError: it is one for those outside, the dashboard's or Ray Client's, or it holds a password.
     """
     origin = "--address" if address else "RAY_ADDRESS"
     address = address or os.environ.get("RAY_ADDRESS") or None
+    _refuse_password(origin, address or "", f"HOST:{_GCS} or auto")
     scheme, host, _ = _parts(address or "")
     kinds = {"http": "a dashboard's address", "https": "a dashboard's address", "ray": _KINDS[_CLIENT]}
     if scheme not in kinds:
@@ -78,6 +76,11 @@ def node_address(address: str | None) -> str | None:
         f"{origin} {address} is {kinds[scheme]}: to run on that cluster, rl-rec submit --address {dashboard} "
         f"-- COMMAND; on a machine of the cluster, give HOST:{_GCS} or auto; to run here, {here}"
     )
+
+
+def _refuse_password(origin: str, address: str, instead: str) -> None:
+    if "@" in address:  # it would be repeated in every hint
+        raise UserError(f"{origin} holds a password: give {instead}, and the token by RAY_AUTH_TOKEN_PATH")
 
 
 def _parts(address: str) -> tuple[str, str | None, int | None]:

@@ -1,5 +1,6 @@
 """`rl-rec cluster render`: the files that make a cluster, from one description."""
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ from envs.errors import UserError
 from rl_rec.cli.options import json_option, overwrite_option, set_option
 from rl_rec.cli.output import console, emit
 from rl_rec.cli.settings_list import settings_table
+
+_OUTSIDE = re.compile(r"\b(?!file\b)[a-z0-9+]+://|^--track\b")
+"""What a command reaches over the network: folders behind URLs, trackers."""
 
 
 @click.group(epilog="Example: rl-rec cluster render kuberay --gpus 8 --workers 4 --out deploy/ray")
@@ -106,6 +110,18 @@ def _warnings(described: ClusterSettings, result: Rendered, command: Sequence[st
         yield (
             f"image={described.image} names no registry that machines could pull it from: "
             f"--set image=registry.example.org/team/{described.image}"
+        )
+    own = TARGETS[result.target].own
+    outside = next((word for word in command if _OUTSIDE.search(word)), None)
+    if own == "kubernetes" and outside is not None and not described.kubernetes.egress:
+        yield (
+            f"pods reach nothing outside, and the command has {outside}: "
+            "open the addresses that it takes with --set kubernetes.egress=RANGE,..."
+        )
+    if own == "aws" and "aws ecr " in (described.registry_login or "") and described.aws.worker_profile is None:
+        yield (
+            "registry_login asks ECR with each machine's role, and none may: name roles that may read it, "
+            "--set aws.head_profile=NAME --set aws.worker_profile=NAME"
         )
 
 

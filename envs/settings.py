@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeAlias, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, InstanceOf, PlainSerializer, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
 from envs.errors import UserError
@@ -15,7 +16,12 @@ from envs.storage.location import Url, location
 
 
 def _located(value: Any) -> Any:
-    return location(value) if isinstance(value, str) else value  # the rest is for pydantic to refuse
+    if not isinstance(value, str):
+        return value  # for pydantic to refuse
+    try:
+        return location(value)
+    except UserError as error:
+        raise PydanticCustomError("location", "{problem}", {"problem": str(error)}) from None
 
 
 _NAMED = 3  # places in one hint
@@ -59,13 +65,24 @@ class Settings(BaseModel):
         Raises:
             UserError: a malformed assignment, an unknown path or an invalid value.
         """
+        return type(self).from_mapping(self._assigned(assignments))
+
+    def check_paths(self, assignments: Sequence[str]) -> None:
+        """Refuse what ``with_overrides`` would whatever the settings are: their values are not looked at.
+
+        Raises:
+            UserError: a malformed assignment or an unknown path.
+        """
+        self._assigned(assignments)
+
+    def _assigned(self, assignments: Sequence[str]) -> dict[str, Any]:
         values = self.model_dump()
         for assignment in assignments:
             path, separator, text = assignment.partition("=")
             if not separator or not path:
                 raise UserError(f"--set takes path.to.field=value, got {assignment!r}")
             _assign(values, path.strip().split("."), text.strip(), type(self))
-        return type(self).from_mapping(values)
+        return values
 
 
 def _assign(values: dict[str, Any], path: list[str], text: str, model: type[BaseModel]) -> None:
@@ -141,6 +158,8 @@ def _first_problem(error: ValidationError, model: type[BaseModel], where: str) -
         return _unknown_key(path, names[-1], _owner(model, names[:-1]))
     if problem["type"] == "missing":
         return f"{path} is missing"
+    if problem["type"] == "location":
+        return f"{path}: {problem['msg']}"  # whole, and without what must not be repeated: a password
     given = problem["input"]
     if problem["type"] == "value_error" and isinstance(given, Mapping):
         message = str(problem["msg"]).removeprefix("Value error, ")

@@ -6,7 +6,7 @@ import pytest
 from pydantic import Field, ValidationError, model_validator
 
 from envs.errors import UserError
-from envs.settings import Settings
+from envs.settings import LocationField, Settings
 from envs.world_settings import WorldSettings
 
 
@@ -135,6 +135,14 @@ def test_the_prefix_of_a_mapping_is_part_of_the_path():
 )
 def test_a_wrong_value_or_form_names_the_field(assignment, expected):
     assert expected in message_of(Outer().with_overrides, [assignment])
+
+
+def test_a_password_in_a_url_is_not_repeated():
+    class Placed(Settings):
+        place: LocationField | None = None
+
+    text = message_of(Placed().with_overrides, ["place=s3://AKIA:HUNTER2@bucket/x"])
+    assert text.startswith("place: s3://") and "no credentials" in text and "HUNTER2" not in text
 
 
 def test_a_cross_field_check_keeps_its_own_message():

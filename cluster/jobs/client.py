@@ -21,10 +21,19 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from cluster.addresses import ADDRESS_VARIABLES, dashboard_address, dashboard_hint
+from cluster.ray_session import WORKER_ENVIRONMENT
 from envs.errors import UserError
 
 COMMAND_KEY = "rl_rec_command"
 """Where a job's metadata holds its command line as the user gave it."""
+
+JOB_VARIABLES: Mapping[str, str] = {
+    **WORKER_ENVIRONMENT,
+    # Running trials save, and the command says how to go on: that may take 30 s.
+    "RAY_JOB_STOP_SIGNAL": "SIGTERM",
+    "RAY_JOB_STOP_WAIT_TIME_S": "35",
+}
+"""What every job's environment holds; nothing of it is secret."""
 
 _CONNECT_S = 10.0
 _ANSWER_S = 120.0
@@ -173,7 +182,7 @@ class Jobs:
                 raise UserError(
                     f"the Ray at {self.address} has no job API: its head needs ray[default]"
                 ) from None
-            raise UserError(f"the cluster refuses: {redact(last_line(text), secrets)}") from None
+            raise UserError(f"the cluster refuses: {last_line(redact(text, secrets))}") from None
 
 
 def exit_code(job: JobDetails) -> int:
@@ -191,6 +200,7 @@ def exit_code(job: JobDetails) -> int:
 def describe(job: JobDetails) -> dict[str, Any]:
     """One job as plain data. Variables are named, their values are not shown."""
     variables: Mapping[str, str] = (job.runtime_env or {}).get("env_vars") or {}
+    secrets = [value for name, value in variables.items() if name not in JOB_VARIABLES]
     ended = job.end_time if job.status.is_terminal() else None
     message = job.message if job.status == JobStatus.FAILED else None
     return {
@@ -198,7 +208,7 @@ def describe(job: JobDetails) -> dict[str, Any]:
         "status": job.status.value,
         "exit_code": exit_code(job) if job.status.is_terminal() else None,
         "command": (job.metadata or {}).get(COMMAND_KEY) or job.entrypoint,
-        "problem": redact(_problem(message), variables.values()) if message else None,
+        "problem": _problem(redact(message, secrets)) if message else None,
         "started_s": job.start_time / 1000 if job.start_time else None,
         "ended_s": ended / 1000 if ended else None,
         "variables": sorted(variables),
@@ -208,9 +218,13 @@ def describe(job: JobDetails) -> dict[str, Any]:
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
-    """Hide values in ``text``; what is shorter than four signs is no secret, and would hide ordinary words."""
-    for secret in sorted((each for each in secrets if len(each) > 3), key=len, reverse=True):
-        text = text.replace(secret, "***")
+    """Hide values in ``text``, and their lines, since a message may indent, quote or cut what has several.
+
+    What is shorter than four signs is no secret, and would hide ordinary words.
+    """
+    parts = {part.strip() for secret in secrets for part in (secret, *secret.splitlines())}
+    for part in sorted((each for each in parts if len(each) > 3), key=len, reverse=True):
+        text = text.replace(part, "***")
     return text
 
 

@@ -16,16 +16,10 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from cluster.jobs import package
-from cluster.jobs.client import COMMAND_KEY, Jobs
-from cluster.ray_session import WORKER_ENVIRONMENT
+from cluster.jobs.client import COMMAND_KEY, JOB_VARIABLES, Jobs
 from envs.errors import UserError
 from rl_rec.provenance import COMMIT_VARIABLE, commit_name
 
-_STOPPING: Mapping[str, str] = {
-    # Running trials save, and the command says how to go on: that may take 30 s.
-    "RAY_JOB_STOP_SIGNAL": "SIGTERM",
-    "RAY_JOB_STOP_WAIT_TIME_S": "35",
-}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PACKAGE_FOLDER = "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"  # Ray puts the folder's path in its place
@@ -102,7 +96,7 @@ def runtime_environment(job: Submission, folder: Path) -> dict[str, Any]:
     """Ray's ``runtime_env`` for a package that lies in ``folder``."""
     commit = None if job.wheel not in (None, "build") else commit_name()  # a wheel does not know its commit
     code = {COMMIT_VARIABLE: commit} if commit else {}
-    variables = {**WORKER_ENVIRONMENT, **_STOPPING, **code, **job.variables}
+    variables = {**JOB_VARIABLES, **code, **job.variables}
     environment: dict[str, Any] = {"working_dir": str(folder), "env_vars": variables}
     if job.environment == "lock":
         (metadata,) = folder.glob("*.dist-info")

@@ -21,6 +21,10 @@ from envs.settings import Settings
 _SECRET_NAMES = {".ssh", ".aws", ".kube", ".ray", ".config", ".netrc", ".env", ".gnupg", ".docker"}
 _SECRET_STEMS = {"token", "auth_token", "secret", "secrets", "credential", "credentials"}
 _SECRET_ENDINGS = {".pem", ".key"}
+_WRITTEN_PASSWORD = re.compile(
+    r"\blogin\s([^|;&]*\s)?(-p|--password(?!-stdin))"  # as an option
+    r"|\b(echo|printf)\s[^|;&$`]*\|[^;&]*\blogin\b"  # through a pipe; what the machine fills in has $ or `
+)
 
 
 def ray_version() -> str:
@@ -225,7 +229,7 @@ class ClusterSettings(Settings):
         return None
 
     def _login_problem(self) -> str | None:
-        if re.search(r"\blogin\s([^|;&]*\s)?(-p|--password(?!-stdin))", self.registry_login or ""):
+        if _WRITTEN_PASSWORD.search(self.registry_login or ""):
             return (
                 "registry_login holds a password, and the file would too: let the machine's role ask for one, "
                 "and pass it on with --password-stdin"

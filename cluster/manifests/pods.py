@@ -11,6 +11,11 @@ https://cloud.google.com/kubernetes-engine/docs/concepts/plan-node-sizes"""
 _DAEMONS_GIB = 1.0
 """Eviction threshold, and the pods that run on every node: network, logs, metrics, device plugin."""
 
+_SHARED_MARGIN_GIB = 1
+"""Of /dev/shm beyond the object store, which counts as the container's memory as well."""
+_PROCESSES_GIB = 1.0
+"""Ray's own on an idle node, with some room."""
+
 
 class PodSize(NamedTuple):
     """What a pod asks for, so that it fits on a machine of the description beside the node's own daemons."""
@@ -43,11 +48,11 @@ def pod_size(name: str, machine: MachineSettings, beside: PodSize = NOTHING) -> 
         machine.cpus * 990 - 500 - beside.millicpus,  # half a CPU and a hundredth
         int((machine.memory_gib - kept_gib) * 1024) - beside.mib,
     )
-    if left.mib <= (machine.object_store_gib + 1) * 1024:
+    if left.mib < (machine.object_store_gib + _SHARED_MARGIN_GIB + _PROCESSES_GIB) * 1024:
         raise UserError(
             f"{name}.memory_gib={machine.memory_gib}: a Kubernetes node leaves {left.mib / 1024:.1f} GiB, "
-            f"too little for object_store_gib={machine.object_store_gib} + 1 and the processes: raise the one, "
-            "or lower the other"
+            f"too little for object_store_gib={machine.object_store_gib} + {_SHARED_MARGIN_GIB} and "
+            f"{_PROCESSES_GIB:g} for the processes: raise the one, or lower the other"
         )
     if left.millicpus <= 0:
         raise UserError(f"{name}.cpus={machine.cpus}: a Kubernetes node keeps it for itself; take 2 or more")

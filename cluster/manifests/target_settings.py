@@ -1,6 +1,7 @@
 """The settings that belong to one target: what each cloud or scheduler needs to know."""
 
 import ipaddress
+import re
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, model_validator
@@ -23,6 +24,16 @@ def _address_range(text: str) -> str:
 
 AddressRange: TypeAlias = Annotated[str, AfterValidator(_address_range)]
 """A CIDR block."""
+
+
+def _secret_name(text: str) -> str:
+    if re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", text) is None:
+        raise ValueError("expected a Secret's name such as registry")
+    return text
+
+
+SecretName: TypeAlias = Annotated[str, AfterValidator(_secret_name)]
+"""The name of a Kubernetes Secret."""
 
 
 class AwsSettings(Settings):
@@ -97,15 +108,13 @@ class KubernetesSettings(Settings):
     """The GPUs' name as a resource."""
     gpu_nodes: tuple[str, ...] = ()
     """Labels ``key=value`` of nodes for workers, such as ``cloud.google.com/gke-accelerator=nvidia-l4``."""
-    auth_secret: str | None = Field(
-        None, pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$", examples=["team-a-token"]
-    )
+    auth_secret: SecretName | None = None
     """A Secret of yours with the key auth_token; none: the operator makes one with a random token."""
     api_server: AddressRange = "0.0.0.0/0"
     """Address range of the Kubernetes API, for the autoscaler in the head pod."""
     egress: tuple[AddressRange, ...] = ()
     """Address ranges outside that pods may reach; none: nothing but name service and each other."""
-    pull_secrets: tuple[str, ...] = ()
+    pull_secrets: tuple[SecretName, ...] = ()
     """Secrets of the namespace that log in to the image's registry; none: the nodes' own rights."""
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     """When nodes fetch the image; Always: after pushing another one under the same tag."""

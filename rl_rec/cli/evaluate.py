@@ -23,7 +23,7 @@ _FEW_LOGS = 0.25
 
 
 def _is_file(schedule: str) -> bool:
-    return "=" not in schedule
+    return "=" not in schedule or schedule.startswith("/") or schedule.endswith(".json")
 
 
 def _check(
@@ -38,11 +38,14 @@ def _check(
         raise UserError("give either --run FOLDER or --policy NAME")
     if policy is not None and simulator_path is None:
         raise UserError("--policy needs --simulator FOLDER (make one with: rl-rec simulator fit)")
-    if policy is not None:
-        from envs.world_settings import WorldSettings
+    from envs.world_settings import WorldSettings
 
-        known = None if schedule is None or _is_file(schedule) else schedule
-        WorldSettings().with_overrides(_changes(known, assignments))
+    known = None if schedule is None or _is_file(schedule) else schedule
+    changes = _changes(known, assignments)
+    if policy is not None:
+        WorldSettings().with_overrides(changes)
+    else:  # what they change is in the run's folder
+        WorldSettings().check_paths(changes)
 
 
 def _changes(schedule: str | None, assignments: Sequence[str]) -> list[str]:
@@ -162,8 +165,11 @@ def _catalogue_changes(schedule: str) -> list[str]:
     Raises:
         UserError: neither NAME=VALUE,... nor a JSON file with one object.
     """
-    path = Path(schedule)
-    if path.is_file():
+    refusal = f"--catalogue takes NAME=VALUE,... or the path of a JSON file, got {schedule!r}"
+    if _is_file(schedule):
+        path = Path(schedule)
+        if not path.is_file():
+            raise UserError(refusal)
         values = read_json(path, "a catalogue schedule")
         if not isinstance(values, dict):
             raise UserError(f'{path}: expected one JSON object such as {{"withheld": 0.2}}')
@@ -171,5 +177,5 @@ def _catalogue_changes(schedule: str) -> list[str]:
     else:
         parts = [part.strip() for part in schedule.split(",")]
         if not all("=" in part for part in parts):
-            raise UserError(f"--catalogue takes NAME=VALUE,... or the path of a JSON file, got {schedule!r}")
+            raise UserError(refusal)
     return [f"catalogue.{part}" for part in parts]

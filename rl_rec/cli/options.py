@@ -197,8 +197,8 @@ _RAW = (
     ),
     click.option(
         "--interactions",
+        type=click.Path(),
         multiple=True,
-        metavar="PATH",
         help="Own logs: a CSV or Parquet file with a row per exposure, a folder or a pattern; may be repeated.",
     ),
     click.option("--items", type=click.Path(path_type=Path), help="Own items: a CSV or Parquet file."),

@@ -69,6 +69,16 @@ def test_a_process_joins_the_cluster_of_its_machine(given, problem, monkeypatch)
     assert node_address(None) is None
 
 
+@pytest.mark.parametrize(
+    "given", ["me:HUNTER2@head:8265", "http://me:HUNTER2@head:8265", "ray://HUNTER2@head:1"]
+)
+@pytest.mark.parametrize("read", [dashboard_address, node_address])
+def test_a_password_is_not_repeated(read, given):
+    with pytest.raises(UserError, match="--address holds a password") as error:
+        read(given)
+    assert "HUNTER2" not in str(error.value)
+
+
 @pytest.mark.parametrize("verb", ["train", "study", "sweep", "scale"])
 def test_every_verb_that_trains_says_so_before_it_loads_anything(verb):
     required = ["hac", "--simulator", "/s", "--out", "/o"] if verb == "scale" else []

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import click
 import pytest
 
-from cluster.jobs.client import describe, exit_code, redact
+from cluster.jobs.client import JOB_VARIABLES, describe, exit_code, redact
 from cluster.jobs.command import check_command
 from envs.errors import UserError
 from rl_rec.cli.main import cli
@@ -44,7 +44,10 @@ def check(arguments: Sequence[str], has_cwd: bool = False) -> list[str]:
             "world.repeats=allow",
         ],
         ["evaluate", "--policy", "random", "--simulator", "/s", "--catalogue", "/mnt/schedule.json"],
+        ["evaluate", "--policy", "random", "--simulator", "/s", "--catalogue", "/m/show=all.json"],
         ["evaluate", "--run", "/r", "--set", "dynamics.trust=3"],
+        ["evaluate", "--run", "/r", "--catalogue", "churn=0.1"],  # the run's own may withhold enough
+        ["data", "prepare", "own", "--interactions", "/m/*.csv", "--out", "/o"],
         ["scale", "hac", "--simulator", "/s", "--out", "/o"],
     ],
 )
@@ -80,6 +83,10 @@ def test_misspelt_and_incomplete_ones_fail_here(arguments, problem):
         (["quickstart"], r"--out is by default runs/quickstart, a relative path"),
         (["sweep", "mine.yaml", "--simulator", "/s", "--out", "/o"], r"FILE\] is mine.yaml, a relative path"),
         (["evaluate", "--run", "/r", "--catalogue", "a.json"], r"--catalogue is a.json, a relative path"),
+        (
+            ["data", "prepare", "own", "--interactions", "a.csv", "--out", "/o"],
+            "--interactions is a.csv, a rel",
+        ),
         (["train", "--resume", "~/run"], r"--resume is ~/run, a relative path"),
         ([*GOOD, "--address", "auto"], "leave --address out"),
         (["submit", "--", "train"], "cannot be `rl-rec submit`"),
@@ -124,6 +131,8 @@ NEW = ["--simulator", "/s", "--out", "/o"]
         (["sids", "build", "--data", "/d", "--out", "/o", "--set", "level=3"], "did you mean 'levels'"),
         (["evaluate", "--policy", "random"], "--policy needs --simulator"),
         (["evaluate", "--policy", "random", "--simulator", "/s", "--set", "world.repeat=x"], "'repeats'"),
+        (["evaluate", "--run", "/r", "--set", "max_stepz=5"], "did you mean 'max_steps'"),
+        (["evaluate", "--run", "/r", "--catalogue", "chrun=0.1"], "did you mean 'catalogue.churn'"),
     ],
 )
 def test_what_the_command_would_refuse_there_it_refuses_here_with_the_same_line(arguments, problem):
@@ -165,10 +174,10 @@ def test_a_setting_that_names_something_here_is_a_warning(tmp_path, monkeypatch)
     assert check(["sweep", "planning", *NEW]) == []
 
 
-def job(status: str, code: int | None = None, message: str = ""):
+def job(status: str, code: int | None = None, message: str = "", **more: str):
     from ray.job_submission import JobDetails
 
-    variables = {"env_vars": {"KEY": "topsecret"}}
+    variables = {"env_vars": {**JOB_VARIABLES, "KEY": "topsecret", **more}}
     return JobDetails(
         type="SUBMISSION",
         submission_id="a",
@@ -210,5 +219,13 @@ def test_a_failed_job_is_one_line_without_secrets():
     message = "runtime_env setup failed:\nTraceback\n  x\nERROR: no version of topsecret\n"
     described = describe(job("FAILED", None, message))
     assert described["problem"] == "runtime_env setup failed: ERROR: no version of ***"
-    assert described["variables"] == ["KEY"] and "topsecret" not in str(described)
+    assert described["variables"] == sorted(["KEY", *JOB_VARIABLES]) and "topsecret" not in str(described)
     assert redact("a 1 b", ["1"]) == "a 1 b"
+
+
+def test_a_secret_of_several_lines_is_hidden_and_the_projects_own_variables_are_not():
+    key = "-----BEGIN\nHUNTER2\nlast/line==\n"
+    message = "runtime_env setup failed:\nbad key -----BEGIN\n  HUNTER2\n  last/line==\n"
+    assert describe(job("FAILED", message=message, PEM=key))["problem"] == "runtime_env setup failed: ***"
+    told = "told to end by SIGTERM; OMP is PASSIVE"
+    assert describe(job("FAILED", message=told))["problem"] == told

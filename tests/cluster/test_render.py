@@ -135,10 +135,18 @@ def test_the_settings_that_fit_do_fit_and_leave_no_room_for_another_env_runner(
         (["kubernetes.egress=10.0.0.1/8"], r"egress.0: expected an address range such as 10\.0\.0\.0/8, got"),
         (["kubernetes.api_server=10.0.0.300/8"], r"expected an address range such as 10\.0\.0\.0/8, got"),
         (["registry_login=docker login -u me -px"], "--password-stdin"),
+        (["registry_login=echo HUNTER2 | docker login -u me --password-stdin x"], "--password-stdin"),
+        (["registry_login=printf %s 'x' | sudo docker login --password-stdin"], "--password-stdin"),
         (["registry_login=true && docker login --password=x example.org"], "--password-stdin"),
         (["aws.worker_profile=w"], "without aws.head_profile"),
         (["mounts.x=data"], "starts with /"),
         (["kubernetes.gpu_nodes=l4"], "takes key=value"),
+        (
+            ["kubernetes.pull_secrets=one,a b"],
+            "pull_secrets.1: expected a Secret's name such as registry, got 'a b'",
+        ),
+        (["kubernetes.pull_secrets=one,"], "pull_secrets.1: expected a Secret's name"),
+        (["kubernetes.auth_secret=Mine"], "auth_secret: expected a Secret's name"),
     ],
 )
 def test_numbers_that_do_not_add_up_are_refused_with_the_arithmetic(assignments, problem):
@@ -146,8 +154,15 @@ def test_numbers_that_do_not_add_up_are_refused_with_the_arithmetic(assignments,
         ClusterSettings().with_overrides(assignments)
 
 
-def test_a_login_without_a_password_is_taken():
-    login = "mkdir -p ~/.docker && get-token --password file | docker login -u me --password-stdin example.org"
+@pytest.mark.parametrize(
+    "login",
+    [
+        "mkdir -p ~/.docker && get-token --password file | docker login -u me --password-stdin example.org",
+        'echo "$(aws ecr get-login-password)" | docker login -u AWS --password-stdin example.org',
+        "echo logging in && get-token | docker login -u me --password-stdin example.org",
+    ],
+)
+def test_a_login_without_a_password_is_taken(login):
     assert ClusterSettings().with_overrides([f"registry_login={login}"]).registry_login == login
 
 
@@ -160,6 +175,7 @@ def test_a_dataset_whose_name_speaks_of_tokens_may_be_copied():
     ("target", "assignments", "problem"),
     [
         ("kuberay", ["head.memory_gib=4"], r"leaves 1.5 GiB, too little for object_store_gib=1 \+ 1"),
+        ("kuberay", ["head.memory_gib=5"], r"leaves 2.3 GiB, too little .* \+ 1 and 1 for the processes"),
         ("kuberay", ["head.cpus=1"], "head.cpus=1: .* take 2 or more"),
         ("aws", ["aws.worker_type=g6.xlarge"], "8 CPUs on a g6.xlarge, which has 4"),
         ("aws", ["gpus=2"], "no known machine has 2 GPUs, .* have 0, 1, 4, 8 GPUs"),
@@ -394,6 +410,25 @@ def test_an_image_that_machines_could_not_pull_is_warned_about(target):
     ) and warned.exit_code == 0
     named = CliRunner().invoke(verb, [*arguments, "--set", "image=registry.example.org/a/rl-rec", *command])
     assert named.stderr == "" and named.exit_code == 0
+
+
+@pytest.mark.parametrize("more", [["--track", "wandb"], ["--set", "agent.sids=s3://bucket/sids"]])
+def test_a_job_that_reaches_outside_of_closed_pods_is_warned_about(more):
+    arguments = ["render", "kuberay-job", "--gpus", "0", "--set", "image=a/b"]
+    job = ["--", "train", "hsrl", "--simulator", "/mnt/rl-rec/s", "--out", "/mnt/rl-rec/x"]
+    warned = CliRunner().invoke(verb, [*arguments, *job, *more])
+    assert "pods reach nothing outside" in warned.stderr and "kubernetes.egress" in warned.stderr
+    assert warned.exit_code == 0
+    for silent in ([*arguments, *job], [*arguments, "--set", "kubernetes.egress=10.0.0.0/8", *job, *more]):
+        assert CliRunner().invoke(verb, silent).stderr == ""
+
+
+def test_a_login_by_a_role_that_machines_do_not_have_is_warned_about():
+    login = "registry_login=aws ecr get-login-password | docker login -u AWS --password-stdin example.org"
+    arguments = ["render", "aws", "--gpus", "0", "--set", "image=a/b", "--set", login]
+    assert "--set aws.worker_profile=NAME" in CliRunner().invoke(verb, arguments).stderr
+    roles = ["--set", "aws.head_profile=h", "--set", "aws.worker_profile=w"]
+    assert CliRunner().invoke(verb, [*arguments, *roles]).stderr == ""
 
 
 def test_the_next_steps_fill_the_cluster_and_name_its_namespace(capsys):
