@@ -14,7 +14,8 @@ from cluster.manifests.description import ClusterSettings
 from cluster.manifests.render import TARGETS, Rendered, settings_of
 from cluster.manifests.render import render as render_files
 from envs.errors import UserError
-from rl_rec.cli.options import json_option, overwrite_option, set_option
+from envs.storage.location import Location, Url
+from rl_rec.cli.options import FOLDER, json_option, overwrite_option, set_option
 from rl_rec.cli.output import console, emit
 from rl_rec.cli.settings_list import settings_table
 
@@ -51,9 +52,7 @@ def settings(target: str | None, as_json: bool) -> None:
 @click.option("--min-workers", type=click.IntRange(0), help="Workers that stay when nothing runs.")
 @click.option("--name", help="The cluster's name.")
 @click.option("--config", type=click.Path(path_type=Path), help="A YAML file of settings, below the options.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="The folder to write; files are printed without it."
-)
+@click.option("--out", type=FOLDER, help="The folder to write; files are printed without it.")
 @set_option
 @overwrite_option
 @json_option
@@ -65,7 +64,7 @@ def render(
     min_workers: int | None,
     name: str | None,
     config: Path | None,
-    out: Path | None,
+    out: Location | None,
     assignments: Sequence[str],
     overwrite: bool,
     as_json: bool,
@@ -81,6 +80,10 @@ def render(
     from envs.files import new_directory
     from tuning.sweep_files import read_yaml
 
+    if isinstance(out, Url):
+        raise UserError(
+            f"--out {out}: these files are for the machine that you start it from; name a local folder"
+        )
     values = {} if config is None else read_yaml(config)
     if not isinstance(values, Mapping):
         raise UserError(f"{config} holds no settings of a cluster: name them, such as gpus: 8")
@@ -90,7 +93,7 @@ def render(
     described = described.with_overrides([*assignments, *pairs])
     result = render_files(target, described, command)
     for warning in _warnings(described, result, command):
-        console.print(f"[yellow]{warning}[/yellow]", soft_wrap=True)
+        console.print(f"[yellow]warning: {warning}[/yellow]", soft_wrap=True)
     if out is not None:
         with new_directory(out, overwrite=overwrite) as draft:
             for file, text in result.files.items():
@@ -104,8 +107,12 @@ def render(
 
 
 def _warnings(described: ClusterSettings, result: Rendered, command: Sequence[str]) -> Iterator[str]:
-    if result.fits.get("device") == "cuda" and command and not any("device" in word for word in command):
-        yield f"the command leaves the GPUs idle: give it {_options(result.fits, result.trials)}"
+    if (
+        result.fits.get("device") == "cuda"
+        and command
+        and not any("device=" in word or word == "--device" for word in command)
+    ):
+        yield f"the command leaves the GPUs idle: give it {_options(result.fits)}"
     if TARGETS[result.target].pulls_image and "/" not in described.image:
         yield (
             f"image={described.image} names no registry that machines could pull it from: "
@@ -147,13 +154,14 @@ def _print_files(result: Rendered) -> None:
         click.echo(text, nl=False)
 
 
-def _options(fits: Mapping[str, Any], trials: int) -> str:
-    return " ".join(f"--set {path}={value}" for path, value in fits.items()) + f" --parallel {trials}"
+def _options(fits: Mapping[str, Any]) -> str:
+    return " ".join(f"--set {path}={value}" for path, value in fits.items())
 
 
 def _written(described: Mapping[str, Any]) -> RenderableType:
     lines = [
         *(f"wrote {file}" for file in described["files"]),
-        f"fits: {_options(described['fits'], described['trials_at_once'])}",
+        f"fits: {_options(described['fits'])}",
+        f"fits a study or sweep besides: --parallel {described['trials_at_once']}",
     ]
     return Text("\n".join([*lines, "next:", *(f"  {step}" for step in described["next"])]))

@@ -20,18 +20,18 @@ def resumable(command: Sequence[str], volume: str | None = None) -> list[str]:
     """
     verb, command = command[0], ["rl-rec", *command]
     out = _value(command, "--out") or _value(command, "--resume")
+    if verb in ("train", "study") and "://" in (_value(command, "--out") or ""):
+        where = f"on the volume, {volume}/..." if volume else "that every node sees"
+        raise UserError(
+            f"--out {out}: started again, the job could not see whether a run is there; name a folder {where}, "
+            "or use rl-rec sweep, which looks by itself"
+        )
     if volume is not None and verb in ("train", "study", "sweep"):
         if out is None:
             raise UserError(
                 f"the command names no --out: name a folder on the volume, such as --out {volume}/{verb}"
             )
-        if "://" in out:
-            if verb != "sweep":
-                raise UserError(
-                    f"--out {out}: started again, the job could not see whether a run is there; name a folder "
-                    f"on the volume, {volume}/..., or use rl-rec sweep, which looks by itself"
-                )
-        elif not PurePosixPath(out).is_relative_to(volume):
+        if "://" not in out and not PurePosixPath(out).is_relative_to(volume):
             raise UserError(
                 f"--out {out} is not on the volume {volume} and would end with the cluster: name {volume}/..."
             )

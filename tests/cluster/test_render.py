@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from cluster.manifests.description import ClusterSettings
 from cluster.manifests.render import TARGETS, render
 from cluster.manifests.resumable import resumable
+from cluster.render_cli import cluster
 from cluster.render_cli import cluster as verb
 from envs.errors import UserError
 from rl_rec.agents import find_agent
@@ -239,6 +240,20 @@ def test_a_sweep_goes_on_and_other_commands_are_left_alone():
 def test_a_command_whose_results_would_be_lost_is_refused(command, problem):
     with pytest.raises(UserError, match=problem):
         resumable(command, "/mnt")
+
+
+def test_a_job_that_could_not_see_its_own_run_is_refused_without_a_volume_too(tmp_path):
+    command = ["train", "hac", "--simulator", "s3://b/sim"]
+    with pytest.raises(UserError, match=r"s3://b/hac: started again, .* a folder that every node sees, or use"):
+        resumable([*command, "--out", "s3://b/hac"])
+    assert resumable([*command, "--resume", "s3://b/hac"], "/mnt")[-1] == "s3://b/hac"
+
+
+def test_files_are_written_to_no_url(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="s3://bucket/x: these files are for the machine"):
+        cluster.main(["render", "docker", "--out", "s3://bucket/x"], standalone_mode=False)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("target", ["kuberay-job", "slurm"])
