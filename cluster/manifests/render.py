@@ -3,7 +3,7 @@
 import json
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -45,6 +45,8 @@ class Target:
     """What only its templates need."""
     own: str | None = None
     """The group of settings that this target has to itself."""
+    ignores: Collection[str] = ()
+    """Other settings and groups that change nothing of its files."""
     pulls_image: bool = True
     """Whether machines fetch the image from a registry."""
     takes_command: bool = False
@@ -119,8 +121,11 @@ def render(target: str, settings: ClusterSettings, command: Sequence[str] = ()) 
 
 def settings_of(target: str | None) -> list[dict[str, Any]]:
     """Every setting with type, default and meaning; of one ``target``, without those that others alone read."""
-    others = set() if target is None else {one.own for one in TARGETS.values()} - {TARGETS[target].own}
-    return list(settings_list(ClusterSettings(), {group for group in others if group is not None}))
+    unread: set[str | None] = set()
+    if target is not None:
+        chosen = TARGETS[target]
+        unread = {one.own for one in TARGETS.values()} - {chosen.own} | set(chosen.ignores)
+    return list(settings_list(ClusterSettings(), {name for name in unread if name is not None}))
 
 
 def _size(settings: ClusterSettings, fixed: bool) -> str:
@@ -243,6 +248,7 @@ TARGETS: Mapping[str, Target] = {
         _RAY_UP,
         _aws,
         own="aws",
+        ignores=("volume", "job"),
     ),
     "gcp": Target(
         "A cluster on Google Compute Engine, for `ray up`.",
@@ -251,6 +257,7 @@ TARGETS: Mapping[str, Target] = {
         _RAY_UP,
         _gcp,
         own="gcp",
+        ignores=("volume", "job"),
     ),
     "kuberay": Target(
         "A cluster on Kubernetes that stays, for the KubeRay operator.",
@@ -266,6 +273,7 @@ TARGETS: Mapping[str, Target] = {
         ),
         _kubernetes,
         own="kubernetes",
+        ignores=("registry_login", "mounts", "spot", "job"),
     ),
     "kuberay-job": Target(
         "A job on Kubernetes with a cluster of its own, for the KubeRay operator.",
@@ -280,6 +288,7 @@ TARGETS: Mapping[str, Target] = {
         ),
         _kubernetes_job,
         own="kubernetes",
+        ignores=("registry_login", "mounts", "spot"),
         takes_command=True,
     ),
     "slurm": Target(
@@ -289,6 +298,16 @@ TARGETS: Mapping[str, Target] = {
         ("sbatch FOLDER/rl-rec.sbatch", "squeue --me"),
         _slurm,
         own="slurm",
+        ignores=[
+            "registry_login",
+            "mounts",
+            "volume",
+            "spot",
+            "min_workers",
+            "idle_minutes",
+            "head",
+            "runners",
+        ],
         pulls_image=False,
         takes_command=True,
         runner_machines=False,
@@ -298,6 +317,7 @@ TARGETS: Mapping[str, Target] = {
         {"Dockerfile": "Dockerfile.j2", "Dockerfile.dockerignore": "dockerignore.j2"},
         checks.check_docker,
         ("docker build -f FOLDER/Dockerfile -t {image} .", "docker push {image}"),
+        ignores=ClusterSettings.model_fields.keys() - {"image", "gpus"},
         pulls_image=False,
     ),
 }

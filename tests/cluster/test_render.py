@@ -15,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cluster.manifests.description import ClusterSettings
-from cluster.manifests.render import TARGETS, render
+from cluster.manifests.render import TARGETS, render, settings_of
 from cluster.manifests.resumable import resumable
 from cluster.render_cli import cluster
 from cluster.render_cli import cluster as verb
@@ -377,6 +377,39 @@ def test_the_settings_of_a_target_leave_out_what_others_alone_read(target, capsy
     comments = re.findall(r"#(.*)", "\n".join(rendered(target).values()))
     named = {name for line in comments for name in re.findall(r"\(((?:[a-z_]+\.)+[a-z_]+)\)", line)}
     assert {name.partition(".")[0] for name in named} <= groups
+
+
+CHANGES = {
+    "name": "name=other",
+    "image": "image=other",
+    "registry_login": "registry_login=log-in",
+    "gpus": "gpus=0",
+    "workers": "workers=2",
+    "min_workers": "min_workers=1",
+    "idle_minutes": "idle_minutes=9",
+    "spot": "spot=false",
+    "head": "head.memory_gib=30",
+    "worker": "worker.memory_gib=20",
+    "runners": "runners.cpus=4",
+    "trial": "trial.runners=1",
+    "job": "job.hours=2",
+    "volume": "volume=/mnt",
+    "mounts": "mounts./a=b",
+    "aws": "aws.region=eu-west-1",
+    "gcp": "gcp.zone=us-west1-b",
+    "kubernetes": "kubernetes.storage_gib=9",
+    "slurm": "slurm.wait_s=99",
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_a_target_is_said_to_read_changes_its_files_and_nothing_else_does(target):
+    assert CHANGES.keys() == ClusterSettings.model_fields.keys()
+    listed = {each["setting"].partition(".")[0] for each in settings_of(target)}
+    base = ["gpus=2", "slurm.container=a.sif", "aws.worker_type=x", "gcp.worker_type=x"]
+    base += ["runners.machines=1"] if TARGETS[target].runner_machines else []
+    before = rendered(target, *base)
+    assert {name for name, change in CHANGES.items() if rendered(target, *base, change) != before} == listed
 
 
 @pytest.mark.parametrize("page", ["clusters.md", "security.md"])
