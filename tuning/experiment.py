@@ -10,7 +10,8 @@ from typing import Any
 from ray.tune import Callback
 
 from envs.errors import UserError
-from envs.storage.working_copy import copy_of
+from envs.notice import NOTICE
+from envs.storage.working_copy import WorkingCopy, copy_of
 from tuning.retries import Failures
 from tuning.stored import ResultsFirst, TellUnsaved
 from tuning.termination import SaveWhenTold
@@ -37,9 +38,14 @@ def tune_storage(folder: Path) -> Iterator[dict[str, Any]]:
         yield {"name": folder.name, "storage_path": around, "storage_filesystem": filesystem}
     except BaseException:
         with suppress(OSError, UserError):  # what is told is why Tune failed
-            copy.pull()
+            _pull(copy)
         raise
-    copy.pull()
+    _pull(copy)
+
+
+def _pull(copy: WorkingCopy) -> None:
+    if not NOTICE.given:  # who is told to end reads no results
+        copy.pull()
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from ray.tune import Callback, Checkpoint
 from ray.tune.logger import JsonLoggerCallback
 from ray.tune.result import DONE, SHOULD_CHECKPOINT, TRAINING_ITERATION
 
-from envs.storage.filesystem import once, upload
+from envs.notice import NOTICE
+from envs.storage.filesystem import Stamp, once, upload
 from envs.storage.working_copy import copy_of
 from rl_rec import metrics as names
 from rl_rec.run_folder import RESULTS
@@ -27,6 +27,11 @@ class ResultsFirst(JsonLoggerCallback):
     Tune copies them there only now and then: the checkpoint of a driver that dies would have none.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._stored: dict[str, Stamp] = {}  # what storage holds, by the trial's id
+        self._failed = False  # at the last try
+
     def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
         """Called by Tune before it has the trial save."""
         super().log_trial_result(iteration, trial, result)
@@ -39,15 +44,29 @@ class ResultsFirst(JsonLoggerCallback):
         self._store(trial)
 
     def _store(self, trial: Any) -> None:
-        staged, storage = Path(trial.local_path) / RESULTS, trial.storage
-        with suppress(OSError):  # the disk is full, say: the next checkpoint brings them along
-            if storage.custom_fs_provided:
-                with staged.open("rb") as results:
-                    upload(once(storage.storage_filesystem), results, f"{storage.trial_fs_path}/{RESULTS}")
-                return
-            draft = Path(storage.trial_fs_path) / f".{RESULTS}"
-            shutil.copyfile(staged, draft)
-            draft.replace(draft.with_name(RESULTS))
+        if self._failed and NOTICE.given:  # all trials wait meanwhile, and have no time to lose
+            return
+        staged = Path(trial.local_path) / RESULTS
+        try:
+            status = staged.stat()
+            version = (status.st_size, status.st_mtime_ns)
+            if self._stored.get(trial.trial_id) != version:
+                _put(staged, trial.storage)
+                self._stored[trial.trial_id] = version
+            self._failed = False
+        except Exception as error:  # the disk is full, say, or what a package of fsspec raises
+            self._failed = True
+            _log.warning("%s: the next checkpoint brings its results along: %s", trial, error)
+
+
+def _put(staged: Path, storage: Any) -> None:
+    if storage.custom_fs_provided:
+        with staged.open("rb") as results:
+            upload(once(storage.storage_filesystem), results, f"{storage.trial_fs_path}/{RESULTS}")
+        return
+    draft = Path(storage.trial_fs_path) / f".{RESULTS}"
+    shutil.copyfile(staged, draft)
+    draft.replace(draft.with_name(RESULTS))
 
 
 class StartFrom(Callback):

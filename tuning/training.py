@@ -25,6 +25,7 @@ from envs.errors import UserError
 from envs.progress import Progress, silent
 from envs.simulator import Simulator
 from envs.storage.location import Location
+from envs.storage.working_copy import copy_of
 from envs.world_folder import FittedWorld
 from rl_rec import metrics as names
 from rl_rec.agents import Agent
@@ -237,6 +238,8 @@ def _failed(run: RunFolder, error: BaseException) -> TrainingFailedError:
         left = "the folder is gone; once it is back, go on with --resume"
     elif any(run.whole_checkpoints()):
         left = "its last checkpoint is kept; once the cause is gone, go on with --resume"
+    elif copy_of(run.path) is not None:  # it may lag behind the URL
+        left = "what it has saved is kept; once the cause is gone, go on with --resume"
     return TrainingFailedError(f"training failed: {last_line(error)} ({run.path}: {left})")
 
 

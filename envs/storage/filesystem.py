@@ -51,15 +51,19 @@ _log = logging.getLogger(__name__)
 
 
 def open_url(url: Url) -> tuple[arrow.FileSystem, str]:
-    """The file system of a URL, and the folder's path on it. Asks nothing of the network.
+    """The file system of a URL, and the folder's path on it.
+
+    Asks nothing of the network but an S3 bucket's region, where neither the URL nor the environment has it.
 
     Raises:
-        UserError: an unknown scheme, or one that needs a package which is not installed.
+        UserError: an unknown scheme, one that needs a package which is not installed, or no answer.
     """
     try:
         filesystem, path = arrow.FileSystem.from_uri(url.text)
-    except (ArrowInvalid, OSError) as error:
-        return _open_with_fsspec(url, error)
+    except (ArrowInvalid, ImportError):  # unknown to Arrow, or fsspec's
+        return _open_with_fsspec(url)
+    except OSError as error:
+        raise explain(url, error) from None
     return _tuned(filesystem), path.rstrip("/")
 
 
@@ -86,14 +90,14 @@ def _with_options(filesystem: arrow.FileSystem, **options: Any) -> arrow.FileSys
     return make({**known, **options})
 
 
-def _open_with_fsspec(url: Url, of_arrow: Exception) -> tuple[arrow.FileSystem, str]:
+def _open_with_fsspec(url: Url) -> tuple[arrow.FileSystem, str]:
     import fsspec
 
     try:
         filesystem, path = fsspec.core.url_to_fs(url.text)
     except ValueError:
-        problem = of_arrow if isinstance(of_arrow, OSError) else "neither Arrow nor fsspec knows this scheme"
-        raise UserError(f"{url}: {_first_line(problem)}; use s3://, gs:// or file://") from None
+        problem = "neither Arrow nor fsspec knows this scheme; use s3://, gs:// or file://"
+        raise UserError(f"{url}: {problem}") from None
     except ImportError as error:
         raise UserError(f"{url}: {_first_line(error)} (pip install it on every node)") from None
     return arrow.PyFileSystem(arrow.FSSpecHandler(filesystem)), path.rstrip("/")
@@ -115,7 +119,8 @@ def again(attempt: Callable[[], _T], what: str) -> _T:
             pause_s = next(pauses, None)
             if pause_s is None or not _heals(error) or NOTICE.left_s < _LAST_PAUSE_S:
                 raise
-            _log.warning("%s: %s; trying again in %g s", what, _first_line(error), pause_s)
+            wait_s = min(pause_s, NOTICE.left_s / 2)
+            _log.warning("%s: %s; trying again in %.2g s", what, _first_line(error), wait_s)
             NOTICE.pause(pause_s)
     raise TimeoutError(f"{what} was not tried: no time is left of the notice to end")
 

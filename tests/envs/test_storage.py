@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import pyarrow.fs as arrow
 import pytest
@@ -144,6 +145,22 @@ def test_an_unknown_scheme_is_told_in_one_line(text, problem):
     with pytest.raises(UserError, match=problem) as raised:
         open_url(Url(text))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (OSError("AWS Error NETWORK_CONNECTION during HeadBucket operation"), "it cannot be reached"),
+        (ImportError("Install huggingface_hub to access HfFileSystem"), "pip install it on every node"),
+    ],
+)
+def test_what_keeps_arrow_from_opening_a_url_is_told(monkeypatch, error, problem):
+    """Without a region in the environment, S3 is asked for the bucket's."""
+    missing = Mock(side_effect=ImportError("Install it"))
+    monkeypatch.setattr("fsspec.core.url_to_fs", missing)
+    monkeypatch.setattr(filesystems, "arrow", Mock(FileSystem=Mock(from_uri=Mock(side_effect=error))))
+    with pytest.raises(UserError, match=problem):
+        open_url(Url("s3://bucket/folder"))
 
 
 def test_a_local_path_passes_untouched(bucket):
@@ -488,7 +505,7 @@ def test_pauses_grow(monkeypatch):
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_who_was_told_to_end_does_not_try_for_minutes(monkeypatch, known):
+def test_who_was_told_to_end_does_not_try_for_minutes(monkeypatch, caplog, known):
     """Also who slept when the notice came."""
     monkeypatch.setattr(filesystems, "PAUSES_S", (60, 60, 60, 60, 60, 60, 60, 60))
     monkeypatch.setattr(filesystems, "_LAST_PAUSE_S", 0.1)
@@ -507,6 +524,7 @@ def test_who_was_told_to_end_does_not_try_for_minutes(monkeypatch, known):
     try:
         with pytest.raises(OSError, match="away"):
             again(fails, "it")
+        assert "trying again in 60 s" not in caplog.text or not known
         time.sleep(max(NOTICE.left_s, 0.0))
         with pytest.raises(OSError, match="the lock was not tried: no time is left"):
             again(lambda: attempts.append(math.inf), "the lock")

@@ -9,9 +9,12 @@ from unittest.mock import Mock
 import pytest
 from pyarrow.fs import LocalFileSystem
 
+from envs.notice import NOTICE
 from envs.storage.filesystem import patient
 from envs.storage.location import Url
 from envs.storage.working_copy import working_copy
+from tuning import stored
+from tuning.experiment import tune_storage
 from tuning.stored import ResultsFirst, StartFrom, TellUnsaved
 
 
@@ -45,6 +48,73 @@ def test_results_are_stored_before_the_checkpoint_that_they_are_of(tmp_path, beh
     assert (
         behind_a_url or not folder.exists()
     )  # a disk that is away must not be written to where it was mounted
+
+
+@pytest.fixture
+def uploads(monkeypatch):
+    """Those of results; what is in ``problem`` is raised."""
+    found = SimpleNamespace(count=0, problem=None)
+
+    def upload(*_):
+        found.count += 1
+        if found.problem is not None:
+            raise found.problem
+
+    monkeypatch.setattr(stored, "upload", upload)
+    return found
+
+
+@pytest.fixture
+def trial(tmp_path):
+    """One behind a URL."""
+    storage = SimpleNamespace(
+        trial_fs_path="bucket/trial", custom_fs_provided=True, storage_filesystem=LocalFileSystem()
+    )
+    (tmp_path / "result.json").write_text("{}")
+    return SimpleNamespace(storage=storage, local_path=str(tmp_path), trial_id="id")
+
+
+def test_the_results_of_a_checkpoint_are_stored_once(trial, uploads):
+    results = ResultsFirst()
+    results.on_checkpoint(0, [], trial)
+    results.on_checkpoint(0, [], trial)
+    assert uploads.count == 1
+    (Path(trial.local_path) / "result.json").write_text("{}{}")
+    results.on_checkpoint(0, [], trial)
+    assert uploads.count == 2
+
+
+def test_what_a_package_of_fsspec_raises_does_not_end_the_experiment(trial, uploads, caplog):
+    uploads.problem = ValueError("no such account")
+    results = ResultsFirst()
+    results.on_checkpoint(0, [], trial)
+    assert "the next checkpoint brings its results along: no such account" in caplog.text
+    uploads.problem = None
+    results.on_checkpoint(0, [], trial)
+    assert uploads.count == 2
+
+
+def test_with_a_notice_to_end_nobody_waits_twice_for_storage_that_is_away(trial, uploads, monkeypatch):
+    uploads.problem = OSError("timed out")
+    results = ResultsFirst()
+    monkeypatch.setattr(stored, "NOTICE", SimpleNamespace(given=True))
+    results.on_checkpoint(0, [], trial)
+    results.on_checkpoint(0, [], trial)
+    assert uploads.count == 1
+
+
+def test_with_a_notice_to_end_nothing_is_pulled(tmp_path, monkeypatch):
+    monkeypatch.setenv("RL_REC_CACHE", str(tmp_path / "cache"))
+    try:
+        with working_copy(Url(f"file://{tmp_path}/bucket")) as copy:
+            copy.mkdir()
+            with tune_storage(copy):
+                (tmp_path / "bucket" / "theirs").write_text("by a trial")
+                NOTICE.give()
+            assert not (copy / "theirs").exists()
+    finally:
+        NOTICE.withdraw()
+    assert (tmp_path / "bucket" / "theirs").exists()
 
 
 @pytest.mark.parametrize(("stored", "told"), [(5, False), (3, True), (None, True)])

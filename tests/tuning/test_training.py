@@ -7,13 +7,15 @@ from types import SimpleNamespace
 import pytest
 
 from envs.errors import UserError
+from envs.storage.location import Url
+from envs.storage.working_copy import working_copy
 from rl_rec.agents import find_agent
 from rl_rec.checkpoint import seal
 from rl_rec.provenance import write_run
 from rl_rec.run_folder import RunFolder
 from tuning import resuming
 from tuning.resuming import check_resume
-from tuning.training import check, only_one
+from tuning.training import _failed, check, only_one
 
 
 @pytest.fixture
@@ -43,6 +45,18 @@ def test_a_second_process_is_kept_out_of_a_run(run: RunFolder):
         pass
     with only_one(run.path):  # and let in once the first has ended
         pass
+
+
+@pytest.mark.parametrize("behind_a_url", [False, True])
+def test_of_a_failed_run_only_what_is_known_is_told(tmp_path, monkeypatch, behind_a_url):
+    """A working copy is pulled when Tune is done, and not at all under a notice to end."""
+    monkeypatch.setenv("RL_REC_CACHE", str(tmp_path / "cache"))
+    place = Url(f"file://{tmp_path}/bucket/run") if behind_a_url else tmp_path
+    with working_copy(place) as path:
+        path.mkdir(exist_ok=True)
+        unsaved = SimpleNamespace(path=path, whole_checkpoints=lambda: iter(()))
+        told = str(_failed(unsaved, OSError("away")))
+    assert ("what it has saved is kept" if behind_a_url else "it had saved no checkpoint yet") in told
 
 
 def test_what_tune_had_put_off_is_forgotten(tmp_path):
