@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,10 @@ class ResultsFirst(JsonLoggerCallback):
 
 def _put(staged: Path, storage: Any) -> None:
     if storage.custom_fs_provided:
-        with staged.open("rb") as results:
-            upload(once(storage.storage_filesystem), results, f"{storage.trial_fs_path}/{RESULTS}")
+        # Signals are handled by the main thread, and not while it is inside Arrow: SIGTERM would go unheard.
+        with staged.open("rb") as results, ThreadPoolExecutor(1) as pool:
+            target = f"{storage.trial_fs_path}/{RESULTS}"
+            pool.submit(upload, once(storage.storage_filesystem), results, target).result()
         return
     draft = Path(storage.trial_fs_path) / f".{RESULTS}"
     shutil.copyfile(staged, draft)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -53,10 +54,11 @@ def test_results_are_stored_before_the_checkpoint_that_they_are_of(tmp_path, beh
 @pytest.fixture
 def uploads(monkeypatch):
     """Those of results; what is in ``problem`` is raised."""
-    found = SimpleNamespace(count=0, problem=None)
+    found = SimpleNamespace(count=0, problem=None, thread=None)
 
     def upload(*_):
         found.count += 1
+        found.thread = threading.current_thread()
         if found.problem is not None:
             raise found.problem
 
@@ -78,7 +80,7 @@ def test_the_results_of_a_checkpoint_are_stored_once(trial, uploads):
     results = ResultsFirst()
     results.on_checkpoint(0, [], trial)
     results.on_checkpoint(0, [], trial)
-    assert uploads.count == 1
+    assert uploads.count == 1 and uploads.thread is not threading.main_thread()
     (Path(trial.local_path) / "result.json").write_text("{}{}")
     results.on_checkpoint(0, [], trial)
     assert uploads.count == 2
