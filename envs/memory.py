@@ -15,7 +15,8 @@ def keep_freed_memory() -> bool:
 
     By default glibc returns large blocks to the kernel as soon as they are freed. A loop that makes scores of
     128 users times 1,682 items again and again then spends a fifth of its time on pages that the kernel clears
-    and hands out anew. The price: up to what it held at its peak stays with the process. Where a person set one of glibc's two variables, theirs hold alone.
+    and hands out anew. The price: up to what it held at its peak stays with the process.
+    Where a person set one of glibc's two variables, theirs hold alone.
 
     Returns:
         Whether the C library knows these settings and took them: not on macOS, nor with musl.
