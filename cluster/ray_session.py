@@ -62,6 +62,8 @@ def ray_session(
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray runs workers at low priority by default; here they are the work itself.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # Ray starts a process for every CPU ahead of need, without a runtime environment: none would fit ours.
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     # In a Ray job these may be variables of the job's own: the same values, which Ray takes for a conflict.
     os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
     runtime = {"env_vars": environment}

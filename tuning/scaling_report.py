@@ -33,8 +33,10 @@ def summarise(
 ) -> dict[str, Any]:
     """Medians of every point, the model's prediction beside each, and its curves.
 
+    Speed-ups are medians of the ratios within each turn: a machine whose speed drifts does so for both sides.
+
     Args:
-        blocks: what was measured, every point's repeats.
+        blocks: what was measured, every point's repeats in the order of turns; the last turn may be cut short.
         runs: settings of every point.
         cores: of the machine; the check knows them, the curves give every process its own.
         counts: of runners to predict.
@@ -45,11 +47,12 @@ def summarise(
     reference = next(point for point in runs if point.runners == 1)
     costs, costs_cpu = (_median_costs(blocks[reference], name) for name in ("costs", "costs_cpu"))
     for point, row in by_point.items():
-        one = by_point.get(Point(1, point.mode, point.learners), {}).get("user_steps_per_s")
+        one = blocks.get(Point(1, point.mode, point.learners), ())
+        ratios = _ratios(blocks[point], one) if point.runners else []
+        row["speedup"] = speedup = statistics.median(ratios) if ratios else None
+        row["speedup_least"], row["speedup_most"] = (min(ratios), max(ratios)) if ratios else (None, None)
+        row["efficiency"] = speedup / point.runners if speedup is not None else None
         measured = row["user_steps_per_s"]
-        comparable = point.runners and one and measured
-        row["speedup"] = measured / one if comparable else None
-        row["efficiency"] = measured / one / point.runners if comparable else None
         predicted = predict(costs, point.layout(runs[point], cores))
         row["predicted"] = predicted.user_steps_per_s
         row["error_percent"] = 100 * (predicted.user_steps_per_s / measured - 1) if measured else None
@@ -84,6 +87,14 @@ def summarise(
         "curve": curves,
         "knees": knees,
     }
+
+
+def _ratios(blocks: Sequence[Mapping[str, Any]], to: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Of throughput, turn by turn; none where a block of either did not hold the replay ratio."""
+    speeds = [
+        (block["user_steps_per_s"], other["user_steps_per_s"]) for block, other in zip(blocks, to, strict=False)
+    ]
+    return [] if any(None in pair for pair in speeds) else [speed / one for speed, one in speeds]
 
 
 def _median_costs(blocks: Sequence[Mapping[str, Any]], clock: str) -> Costs:
@@ -189,7 +200,7 @@ def render(result: Mapping[str, Any]) -> RenderableType:
     """The tables that a person sees."""
     measured = _table(
         "measured",
-        *("runners", "mode", "learners", "user-steps/s", "spread", "speed-up", "efficiency"),
+        *("runners", "mode", "learners", "user-steps/s", "spread", "speed-up", "of turns", "efficiency"),
         *("per busiest CPU-s", "updates/s", "ratio", "stale"),
     )
     spent = _table(
@@ -210,6 +221,7 @@ def render(result: Mapping[str, Any]) -> RenderableType:
             _number(row["user_steps_per_s"], ",.0f") if row["ratio_held"] else "ratio off",
             spread or "-",
             _number(row["speedup"], ".2f"),
+            "-" if row["speedup"] is None else f"{row['speedup_least']:.2f}–{row['speedup_most']:.2f}",
             _number(row["efficiency"], ".0%"),
             _number(row["per_busiest_cpu_s"], ",.0f"),
             _number(row["updates_per_s"], ".1f"),

@@ -86,9 +86,8 @@ def test_both_modes_are_measured_and_predicted(ray_session, simulator, tmp_path,
             assert point["weights_latency_s"] > 0 and point["cpu_runner_us_per_user_step"] > 0
             assert point["fragment_bytes"] > 10 * 5 * 4 and point["weights_bytes"] > 0
     assert points[0]["speedup"] is None and points[1]["speedup"] == points[3]["speedup"] == 1.0
-    assert points[4]["efficiency"] == pytest.approx(
-        points[4]["user_steps_per_s"] / points[3]["user_steps_per_s"] / 2
-    )
+    ratio = points[4]["user_steps_per_s"] / points[3]["user_steps_per_s"]  # of the one turn
+    assert points[4]["speedup"] == pytest.approx(ratio) and points[4]["efficiency"] == pytest.approx(ratio / 2)
     assert points[3]["staleness_updates"] > points[1]["staleness_updates"] == 0
     assert [row["runners"] for row in document["curve"]] == [1, 256, 1, 256]
     assert {entry["mode"] for entry in document["knees"]} == {"sync", "async"}
