@@ -11,8 +11,10 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from cluster.manifests.description import ClusterSettings
+from cluster.manifests.machines import smallest
 from cluster.manifests.render import TARGETS, Rendered, settings_of
 from cluster.manifests.render import render as render_files
+from envs.counted import counted
 from envs.errors import UserError
 from envs.storage.location import Location, Url
 from rl_rec.cli.options import FOLDER, json_option, overwrite_option, set_option
@@ -119,6 +121,13 @@ def _warnings(described: ClusterSettings, result: Rendered, command: Sequence[st
             f"--set image=registry.example.org/team/{described.image}"
         )
     own = TARGETS[result.target].own
+    machine = smallest(described.gpus_per_worker) if described.gpus and own in ("kubernetes", "slurm") else None
+    if machine is not None and machine.cpus > described.worker.cpus:
+        yield (
+            f"worker.cpus={described.worker.cpus}, and machines with {counted(machine.gpus, 'GPU')} have "
+            f"{machine.cpus} or more: what a worker does not ask for stays idle; "
+            f"--set worker.cpus={machine.cpus} --set worker.memory_gib={machine.memory_gib}"
+        )
     outside = next((word for word in command if _OUTSIDE.search(word)), None)
     if own == "kubernetes" and outside is not None and not described.kubernetes.egress:
         yield (

@@ -43,9 +43,9 @@ class MachineSettings(Settings):
     """One machine or pod, as Ray sees it."""
 
     cpus: int = Field(8, ge=1)
-    """CPUs."""
+    """CPUs; aws and gcp rent a machine type with as many or more, and all of them are used."""
     memory_gib: int = Field(32, ge=2)
-    """Memory in GiB, the object store included."""
+    """Memory in GiB, the object store included; likewise."""
     object_store_gib: int = Field(4, ge=1)
     """Of it, Ray's object store in /dev/shm; more holds larger batches on their way."""
 

@@ -14,9 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from cluster.jobs.command import check_command
 from cluster.manifests import checks
 from cluster.manifests.description import ClusterSettings, image_tag, ray_version
-from cluster.manifests.machines import AWS, GCP, machine_type
+from cluster.manifests.machines import AWS, GCP, MachineType, machine_type
 from cluster.manifests.pods import AUTOSCALER, pod_size
 from cluster.manifests.resumable import resumable
+from envs.counted import counted
 from envs.errors import UserError
 from rl_rec.cli.settings_list import settings_list
 
@@ -41,6 +42,8 @@ class Target:
     """Raises AssertionError or ValueError for a file, given its name and text, that the target would refuse."""
     steps: Sequence[str]
     """Commands from the files to a running job; FOLDER is where the files are."""
+    complete: Callable[[ClusterSettings], ClusterSettings] = lambda settings: settings
+    """Put in place of what the description leaves open what the target chooses."""
     context: Callable[[ClusterSettings, Sequence[str]], Mapping[str, Any]] = lambda _settings, _command: {}
     """What only its templates need."""
     own: str | None = None
@@ -84,6 +87,7 @@ def render(target: str, settings: ClusterSettings, command: Sequence[str] = ()) 
         raise UserError(
             f"{target} has nodes of one kind: set runners.machines=0; more worker.cpus bring more env runners"
         )
+    settings = chosen.complete(settings)
     fits = settings.fits()
     context = {
         "c": settings,
@@ -130,20 +134,16 @@ def settings_of(target: str | None) -> list[dict[str, Any]]:
 
 def _size(settings: ClusterSettings, fixed: bool) -> str:
     worker, runners = settings.worker, settings.runners
-    gpus = f", {_count(settings.gpus_per_worker, 'GPU')}" if settings.gpus else ""
-    workers = _count(settings.workers, "worker")
+    gpus = f", {counted(settings.gpus_per_worker, 'GPU')}" if settings.gpus else ""
+    workers = counted(settings.workers, "worker")
     size = (
-        f"{workers if fixed else f'{settings.min_workers} to {workers}'} of {_count(worker.cpus, 'CPU')}, "
+        f"{workers if fixed else f'{settings.min_workers} to {workers}'} of {counted(worker.cpus, 'CPU')}, "
         f"{worker.memory_gib} GiB{gpus}"
     )
     if not runners.machines:
         return size
-    machines = f"{runners.min_machines} to {_count(runners.machines, 'runner machine')}"
-    return f"{size}; {machines} of {_count(runners.cpus, 'CPU')}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    machines = f"{runners.min_machines} to {counted(runners.machines, 'runner machine')}"
+    return f"{size}; {machines} of {counted(runners.cpus, 'CPU')}"
 
 
 def _checked(command: Sequence[str], has_cwd: bool) -> Sequence[str]:
@@ -159,21 +159,17 @@ def _checked(command: Sequence[str], has_cwd: bool) -> Sequence[str]:
     return command
 
 
-def _aws(settings: ClusterSettings, _command: Sequence[str]) -> Mapping[str, Any]:
+def _aws(settings: ClusterSettings) -> ClusterSettings:
     mine = settings.aws
     if settings.gpus and mine.image_id is None:
         raise UserError(
             "aws.image_id is missing: GPUs need a machine image of the region with NVIDIA's driver; "
             f"find one with: {_AMI.format(mine.region)}"
         )
-    return {
-        "head_type": machine_type(AWS, settings.head, 0, mine.head_type),
-        "worker_type": machine_type(AWS, settings.worker, settings.gpus_per_worker, mine.worker_type),
-        "runner_type": machine_type(AWS, settings.runners, 0, mine.runner_type),
-    }
+    return _rented(settings, AWS, "aws")
 
 
-def _gcp(settings: ClusterSettings, _command: Sequence[str]) -> Mapping[str, Any]:
+def _gcp(settings: ClusterSettings) -> ClusterSettings:
     mine = settings.gcp
     if mine.project is None:
         raise UserError("gcp.project is missing: the id of the project that pays, from: gcloud projects list")
@@ -182,13 +178,22 @@ def _gcp(settings: ClusterSettings, _command: Sequence[str]) -> Mapping[str, Any
             "gcp.source_image is missing: GPUs need a boot image with NVIDIA's driver, such as "
             f"projects/deeplearning-platform-release/global/images/family/NAME; names: {_DISK_IMAGES}"
         )
-    return {
-        "head_type": machine_type(GCP, settings.head, 0, mine.head_type),
-        "worker_type": machine_type(GCP, settings.worker, settings.gpus_per_worker, mine.worker_type),
-        "runner_type": machine_type(GCP, settings.runners, 0, mine.runner_type),
-        "source_image": mine.source_image
-        or "projects/deeplearning-platform-release/global/images/family/common-cpu",
-    }
+    image = mine.source_image or "projects/deeplearning-platform-release/global/images/family/common-cpu"
+    settings = settings.model_copy(update={"gcp": mine.model_copy(update={"source_image": image})})
+    return _rented(settings, GCP, "gcp")
+
+
+def _rented(settings: ClusterSettings, catalogue: Sequence[MachineType], cloud: str) -> ClusterSettings:
+    """With the machine types of the cloud, and all the CPUs and memory that they have."""
+    gpus = {"worker": settings.gpus_per_worker}
+    mine = getattr(settings, cloud)
+    sizes, types = {}, {}
+    for field, kind in (("head", "head"), ("worker", "worker"), ("runners", "runner")):
+        wanted, named = getattr(settings, field), f"{kind}_type"
+        machine = machine_type(catalogue, wanted, gpus.get(kind, 0), getattr(mine, named))
+        types[named] = machine.name
+        sizes[field] = wanted.model_copy(update={"cpus": machine.cpus, "memory_gib": machine.memory_gib})
+    return settings.model_copy(update={**sizes, cloud: mine.model_copy(update=types)})
 
 
 def _kubernetes(settings: ClusterSettings, command: Sequence[str]) -> Mapping[str, Any]:
@@ -246,7 +251,7 @@ TARGETS: Mapping[str, Target] = {
         {"cluster.yaml": "aws.yaml.j2"},
         checks.check_ray_up,
         _RAY_UP,
-        _aws,
+        complete=_aws,
         own="aws",
         ignores=("volume", "job"),
     ),
@@ -255,7 +260,7 @@ TARGETS: Mapping[str, Target] = {
         {"cluster.yaml": "gcp.yaml.j2"},
         checks.check_ray_up,
         _RAY_UP,
-        _gcp,
+        complete=_gcp,
         own="gcp",
         ignores=("volume", "job"),
     ),
@@ -271,7 +276,7 @@ TARGETS: Mapping[str, Target] = {
             "kubectl -n {c.kubernetes.namespace} get raycluster {c.name} --watch",
             f"docs/clusters.md says how to reach it; then: {_SUBMIT}",
         ),
-        _kubernetes,
+        context=_kubernetes,
         own="kubernetes",
         ignores=("registry_login", "mounts", "spot", "job"),
     ),
@@ -286,7 +291,7 @@ TARGETS: Mapping[str, Target] = {
             "kubectl apply -f FOLDER/job.yaml",
             "kubectl -n {c.kubernetes.namespace} get rayjob {c.name} --watch",
         ),
-        _kubernetes_job,
+        context=_kubernetes_job,
         own="kubernetes",
         ignores=("registry_login", "mounts", "spot"),
         takes_command=True,
@@ -296,7 +301,7 @@ TARGETS: Mapping[str, Target] = {
         {"rl-rec.sbatch": "slurm.sbatch.j2"},
         checks.check_bash,
         ("sbatch FOLDER/rl-rec.sbatch", "squeue --me"),
-        _slurm,
+        context=_slurm,
         own="slurm",
         ignores=[
             "registry_login",

@@ -180,7 +180,7 @@ def test_a_dataset_whose_name_speaks_of_tokens_may_be_copied():
         ("kuberay", ["head.cpus=1"], "head.cpus=1: .* take 2 or more"),
         ("aws", ["aws.worker_type=g6.xlarge"], "8 CPUs on a g6.xlarge, which has 4"),
         ("aws", ["gpus=2"], "no known machine has 2 GPUs, .* have 0, 1, 4, 8 GPUs"),
-        ("aws", ["worker.cpus=200"], "with 1 GPUs have at most 64 CPUs"),
+        ("aws", ["worker.cpus=200"], "with 1 GPU have at most 64 CPUs"),
         ("gcp", ["gpus=3"], "no known machine has 3 GPUs"),
         ("aws", ["aws.image_id=none"], "aws ssm get-parameter .* --region us-west-2"),
         ("gcp", ["gcp.project=none"], "gcloud projects list"),
@@ -194,12 +194,43 @@ def test_what_a_target_cannot_make_is_refused(target, assignments, problem):
         rendered(target, *assignments)
 
 
+RENTED = [
+    ("aws", ["gpus=4"], 48, 192, 11),  # g6.12xlarge: (48 - 4) / 4
+    ("aws", ["gpus=1"], 8, 32, 7),
+    ("aws", ["gpus=1", "aws.worker_type=g6.16xlarge"], 64, 256, 63),
+    ("aws", ["gpus=1", "aws.worker_type=of-tomorrow"], 8, 32, 7),  # not in the catalogue: the description's
+    ("gcp", ["gpus=0", "worker.cpus=5"], 8, 32, 7),
+    ("gcp", ["gpus=2"], 24, 96, 11),
+]
+
+
 def test_a_chosen_machine_type_is_taken():
     nodes = yaml.safe_load(rendered("aws", "aws.worker_type=g6.16xlarge")["cluster.yaml"])[
         "available_node_types"
     ]
     assert nodes["worker"]["node_config"]["InstanceType"] == "g6.16xlarge"
     assert nodes["head"]["node_config"]["InstanceType"] == "m7i.large"
+
+
+@pytest.mark.parametrize(("target", "assignments", "cpus", "gib", "runners"), RENTED)
+def test_ray_is_told_every_cpu_of_the_rented_machine(target, assignments, cpus, gib, runners):
+    text = rendered(target, *assignments)["cluster.yaml"]
+    assert yaml.safe_load(text)["available_node_types"]["worker"]["resources"]["CPU"] == cpus
+    assert f"of {cpus} CPUs, {gib} GiB" in text and f"--set rollout.runners={runners} " in text
+
+
+@pytest.mark.parametrize(
+    ("target", "cpus", "warned"),
+    [("kuberay", 8, True), ("slurm", 8, True), ("kuberay", 48, False), ("aws", 8, False), ("docker", 8, False)],
+)
+def test_a_worker_that_asks_for_less_than_machines_with_its_gpus_have_is_warned_about(
+    target, cpus, warned, capsys
+):
+    more = [part for each in [*CLOUDS, f"worker.cpus={cpus}"] for part in ("--set", each)]
+    command = ["--", *SWEEP] if TARGETS[target].takes_command else []
+    run("render", target, "--gpus", 4, *more, *command)
+    hint = "4 GPUs have 48 or more: .* --set worker.cpus=48 --set worker.memory_gib=192"
+    assert (re.search(hint, capsys.readouterr().err) is not None) is warned
 
 
 def test_a_train_command_goes_on_once_its_run_is_there(tmp_path):
@@ -445,7 +476,7 @@ def test_a_job_that_would_leave_the_gpus_idle_is_warned_about():
     arguments += ["--out", "/mnt/rl-rec/x"]
     assert "leaves the GPUs idle: give it --set device=cuda" in CliRunner().invoke(verb, arguments).stderr
     fitting = CliRunner().invoke(verb, [*arguments, "--set", "device=cuda"])
-    assert fitting.exit_code == 0 and "idle" not in fitting.stderr
+    assert fitting.exit_code == 0 and "leaves the GPUs idle" not in fitting.stderr
 
 
 @pytest.mark.parametrize("target", TARGETS)
