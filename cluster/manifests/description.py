@@ -134,7 +134,7 @@ class ClusterSettings(Settings):
     volume: str = Field("/mnt/rl-rec", pattern=r"^(/[\w.-]+)+$", examples=["/mnt/rl-rec"])
     """Where pods mount the volume (kuberay, kuberay-job)."""
     mounts: dict[str, str] = Field({})
-    """Folders to copy to every machine of ``ray up``: path there to path here. Nothing secret."""
+    """Folders to copy to every machine of ``ray up``: /path/there=path/here,... Nothing secret."""
     aws: AwsSettings = AwsSettings()
     """Amazon EC2."""
     gcp: GcpSettings = GcpSettings()

@@ -141,6 +141,8 @@ def test_the_settings_that_fit_do_fit_and_leave_no_room_for_another_env_runner(
         (["registry_login=true && docker login --password=x example.org"], "--password-stdin"),
         (["aws.worker_profile=w"], "without aws.head_profile"),
         (["mounts.x=data"], "starts with /"),
+        (["mounts=data"], "mounts takes key=value,key=value, got 'data'"),
+        (["mounts=/a=data,/b=.ssh"], r"looks secret \(.ssh\)"),
         (["kubernetes.gpu_nodes=l4"], "takes key=value"),
         (
             ["kubernetes.pull_secrets=one,a b"],
@@ -165,6 +167,14 @@ def test_numbers_that_do_not_add_up_are_refused_with_the_arithmetic(assignments,
 )
 def test_a_login_without_a_password_is_taken(login):
     assert ClusterSettings().with_overrides([f"registry_login={login}"]).registry_login == login
+
+
+def test_mounts_are_an_option_too():
+    once = ClusterSettings().with_overrides(["mounts=/home/ray/sim.v2=work/sim, /b=c"])
+    assert once.mounts == {"/home/ray/sim.v2": "work/sim", "/b": "c"}
+    assert once.with_overrides(["mounts={}"]).mounts == {}
+    config = yaml.safe_load(rendered("aws", "mounts=/home/ray/sim=work/sim")["cluster.yaml"])
+    assert config["file_mounts"] == {"/home/ray/sim": "work/sim"}
 
 
 def test_a_dataset_whose_name_speaks_of_tokens_may_be_copied():
