@@ -49,9 +49,9 @@ class Target:
     own: str | None = None
     """The group of settings that this target has to itself."""
     ignores: Collection[str] = ()
-    """Other settings and groups that change nothing of its files."""
-    pulls_image: bool = True
-    """Whether machines fetch the image from a registry."""
+    """Paths of other settings and groups that change nothing of its files."""
+    needs_registry: bool = True
+    """Whether the image goes through a registry."""
     takes_command: bool = False
     runner_machines: bool = True
 
@@ -130,6 +130,27 @@ def settings_of(target: str | None) -> list[dict[str, Any]]:
         chosen = TARGETS[target]
         unread = {one.own for one in TARGETS.values()} - {chosen.own} | set(chosen.ignores)
     return list(settings_list(ClusterSettings(), {name for name in unread if name is not None}))
+
+
+def check_read(target: str, given: Sequence[str]) -> None:
+    """Refuse what somebody set for ``target`` and would wait for in vain.
+
+    Args:
+        target: a key of ``TARGETS``.
+        given: paths of settings, such as ``worker.cpus``. Those that other targets have to themselves say so by
+            their names, and are let through: one command line may do for several targets.
+
+    Raises:
+        UserError: one changes nothing of the target's files.
+    """
+    read = [each["setting"] for each in settings_of(target)]
+    read += [one.own for one in TARGETS.values() if one.own is not None]
+    unread = [path for path in given if not any(f"{path}.".startswith(f"{name}.") for name in read)]
+    if unread:
+        raise UserError(
+            f"{' and '.join(dict.fromkeys(unread))} would change nothing of {target}'s files: leave it out; "
+            f"rl-rec cluster settings {target} lists what they read"
+        )
 
 
 def _size(settings: ClusterSettings, fixed: bool) -> str:
@@ -312,8 +333,9 @@ TARGETS: Mapping[str, Target] = {
             "idle_minutes",
             "head",
             "runners",
+            "job.keep_s",
         ],
-        pulls_image=False,
+        needs_registry=False,
         takes_command=True,
         runner_machines=False,
     ),
@@ -323,6 +345,5 @@ TARGETS: Mapping[str, Target] = {
         checks.check_docker,
         ("docker build -f FOLDER/Dockerfile -t {image} .", "docker push {image}"),
         ignores=ClusterSettings.model_fields.keys() - {"image", "gpus"},
-        pulls_image=False,
     ),
 }

@@ -236,7 +236,9 @@ def test_ray_is_told_every_cpu_of_the_rented_machine(target, assignments, cpus, 
 def test_a_worker_that_asks_for_less_than_machines_with_its_gpus_have_is_warned_about(
     target, cpus, warned, capsys
 ):
-    more = [part for each in [*CLOUDS, f"worker.cpus={cpus}"] for part in ("--set", each)]
+    given = [] if target == "docker" else [f"worker.cpus={cpus}"]
+    given += ["aws.image_id=ami-0"] if target == "aws" else []
+    more = [part for each in given for part in ("--set", each)]
     command = ["--", *SWEEP] if TARGETS[target].takes_command else []
     run("render", target, "--gpus", 4, *more, *command)
     hint = "4 GPUs have 48 or more: .* --set worker.cpus=48 --set worker.memory_gib=192"
@@ -453,6 +455,30 @@ def test_what_a_target_is_said_to_read_changes_its_files_and_nothing_else_does(t
     assert {name for name, change in CHANGES.items() if rendered(target, *base, change) != before} == listed
 
 
+@pytest.mark.parametrize(
+    ("target", "given", "problem"),
+    [
+        ("docker", ["--min-workers", "1"], "min_workers would change nothing of docker's files"),
+        ("docker", ["--set", "volume=/mnt", "--set", "spot=false"], "volume and spot would change nothing"),
+        ("kuberay", ["--set", "spot=false"], "rl-rec cluster settings kuberay lists"),
+        ("kuberay", ["--set", "mounts./a=b"], "mounts./a would change nothing"),
+        ("slurm", ["--set", "job.keep_s=9", "--", *SWEEP], "job.keep_s would change nothing of slurm's"),
+        ("slurm", ["--set", "runners.machines=1", "--", *SWEEP], "slurm has nodes of one kind"),
+    ],
+)
+def test_what_would_change_nothing_is_refused_on_the_command_line(target, given, problem, tmp_path):
+    with pytest.raises(UserError, match=problem):
+        run("render", target, "--out", tmp_path / "x", *given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_settings_may_be_for_several_targets(tmp_path):
+    path = tmp_path / "team.yaml"
+    path.write_text("spot: false\nmin_workers: 1\ngcp: {zone: us-west1-b}\n")
+    run("render", "docker", "--config", path, "--set", "image=mine", "--out", tmp_path / "x")
+    assert (tmp_path / "x/Dockerfile").is_file()
+
+
 @pytest.mark.parametrize("page", ["clusters.md", "security.md"])
 def test_the_pages_name_the_pinned_version_and_settings_that_exist(page):
     text = (ROOT / "docs" / page).read_text()
@@ -494,9 +520,7 @@ def test_an_image_that_machines_could_not_pull_is_warned_about(target):
     command = ["--", *SWEEP, "--set", "device=cuda"] if TARGETS[target].takes_command else []
     arguments = ["render", target, *(word for text in CLOUDS for word in ("--set", text))]
     warned = CliRunner().invoke(verb, [*arguments, *command])
-    assert ("names no registry" in warned.stderr) is (
-        target not in ("docker", "slurm")
-    ) and warned.exit_code == 0
+    assert ("names no registry" in warned.stderr) is (target != "slurm") and warned.exit_code == 0
     named = CliRunner().invoke(verb, [*arguments, "--set", "image=registry.example.org/a/rl-rec", *command])
     assert named.stderr == "" and named.exit_code == 0
 
