@@ -41,7 +41,7 @@ class Target:
     check: Callable[[str, str], None]
     """Raises AssertionError or ValueError for a file, given its name and text, that the target would refuse."""
     steps: Sequence[str]
-    """Commands from the files to a running job; FOLDER is where the files are."""
+    """Commands from the files to a running job; FOLDER is where the files are, and empty ones are left out."""
     complete: Callable[[ClusterSettings], ClusterSettings] = lambda settings: settings
     """Put in place of what the description leaves open what the target chooses."""
     context: Callable[[ClusterSettings, Sequence[str]], Mapping[str, Any]] = lambda _settings, _command: {}
@@ -120,7 +120,8 @@ def render(target: str, settings: ClusterSettings, command: Sequence[str] = ()) 
             chosen.check(name, text)
         except ValueError as error:
             raise UserError(f"{target} would refuse {name}: {error}") from None
-    return Rendered(target, files, fits, settings.trials, [step.format(**context) for step in chosen.steps])
+    steps = filter(None, (step.format(**context) for step in chosen.steps))
+    return Rendered(target, files, fits, settings.trials, list(steps))
 
 
 def settings_of(target: str | None) -> list[dict[str, Any]]:
@@ -224,7 +225,9 @@ def _kubernetes(settings: ClusterSettings, command: Sequence[str]) -> Mapping[st
     }
     if settings.runners.machines:
         sizes["runner"] = pod_size("runners", settings.runners)
+    namespace = settings.kubernetes.namespace
     return {
+        "new_namespace": "" if namespace == "default" else f"kubectl create namespace {namespace}   # once",
         "gpu_nodes": dict(label.split("=") for label in settings.kubernetes.gpu_nodes),
         "claim": settings.kubernetes.claim or settings.name,
         "sizes": sizes,
@@ -257,7 +260,6 @@ _SUBMIT = (
     "rl-rec submit --address http://localhost:8265 -- sweep planning --simulator /PATH/THERE --out /PATH/THERE "
     "{fits} --parallel {trials}"
 )
-_NAMESPACE = "kubectl create namespace {c.kubernetes.namespace}   # once"
 _RAY_UP = (
     "ray up FOLDER/cluster.yaml",
     "ray rsync-down FOLDER/cluster.yaml /home/ray/.ray/auth_token FOLDER.token",
@@ -290,7 +292,7 @@ TARGETS: Mapping[str, Target] = {
         {"volume.yaml": "volume.yaml.j2", "cluster.yaml": "kuberay.yaml.j2"},
         checks.check_kubernetes,
         (
-            _NAMESPACE,
+            "{new_namespace}",
             "kubectl apply --dry-run=server -f FOLDER",
             "kubectl apply -f FOLDER/volume.yaml",
             "kubectl apply -f FOLDER/cluster.yaml",
@@ -306,7 +308,7 @@ TARGETS: Mapping[str, Target] = {
         {"volume.yaml": "volume.yaml.j2", "job.yaml": "kuberay-job.yaml.j2"},
         checks.check_kubernetes,
         (
-            _NAMESPACE,
+            "{new_namespace}",
             "kubectl apply --dry-run=server -f FOLDER",
             "kubectl apply -f FOLDER/volume.yaml",
             "kubectl apply -f FOLDER/job.yaml",

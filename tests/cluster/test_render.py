@@ -123,7 +123,10 @@ def test_the_settings_that_fit_do_fit_and_leave_no_room_for_another_env_runner(
         (["gpus=8", "workers=3"], r"8 / 3 = 2\.67 is not whole; take workers=1 or 2 or 4 or 8"),
         (["min_workers=5", "workers=2"], "min_workers=5 is more than workers=2"),
         (["runners.machines=1", "runners.min_machines=2"], "min_machines=2 is more than machines=1"),
-        (["gpus=4", "worker.cpus=2"], r"4 \* trial.cpus=1 = 4 CPUs, it has worker.cpus=2"),
+        (["gpus=4", "worker.cpus=2"], r"4 \* trial.cpus=1 = 4 CPUs, it has worker.cpus=2: raise worker.cpus$"),
+        (["trial.per_gpu=9"], "9 runs at once .*: raise worker.cpus or lower trial.per_gpu$"),
+        (["trial.cpus=9"], "1 run at once .* = 9 CPUs, .*: raise worker.cpus or lower trial.cpus$"),
+        (["gpus=0", "trial.per_gpu=9", "trial.cpus=9"], "1 run .*: raise worker.cpus or lower trial.cpus$"),
         (["trial.runners=20"], r"1 \* 20 = 20 env runners .* 1 \* 7 \+ 0 = 7 fit"),
         (["worker.object_store_gib=20"], "32 / 2 = 16 at most"),
         (["workers=-1"], "workers: expected 1 or more, got '-1'"),
@@ -549,6 +552,8 @@ def test_the_next_steps_fill_the_cluster_and_name_its_namespace(capsys):
     steps = json.loads(capsys.readouterr().out)["next"]
     assert steps[0].startswith("kubectl create namespace ours")
     assert "--set device=cuda" in steps[-1] and steps[-1].endswith("--parallel 8")
+    run("render", "kuberay", "--json")
+    assert "create namespace" not in capsys.readouterr().out  # `default` is there
 
 
 def test_what_is_printed_is_one_stream_of_documents():
