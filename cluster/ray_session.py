@@ -9,9 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+import grpc
 import ray
+from ray._private.grpc_utils import init_grpc_channel
+from ray._private.services import canonicalize_bootstrap_address
+from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest
+from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
 from cluster.addresses import node_address
+from cluster.tokens import MISSING, refused, use_token
 from cluster.watch import watched
 from envs.errors import UserError
 from rl_rec.cli.options import check_device
@@ -19,6 +25,7 @@ from rl_rec.resources import Node, Reservation, arithmetic, left_over, total
 
 _OBJECT_STORE_BYTES = 200 * 2**20
 _CONNECT_S = 5.0
+_NO_PROXY = (("grpc.enable_http_proxy", 0),)
 _UNBOUNDED_GROUP = 1000
 """Nodes that are counted of a group without a limit."""
 
@@ -55,7 +62,7 @@ def ray_session(
         return
     address = node_address(address)
     if address is not None:
-        _check_answers(address)
+        _check_answers(canonicalize_bootstrap_address("auto") if address == "auto" else address)
     cpus = max(total(reservation)[0] for reservation in reservations)
     environment = {name: os.environ.get(name, value) for name, value in WORKER_ENVIRONMENT.items()}
     os.environ.update(environment)
@@ -103,14 +110,15 @@ def ray_session(
         ray.shutdown()
 
 
-def _check_answers(address: str) -> None:
+def _check_answers(address: str | None) -> None:
     """Ray itself tries for minutes, and writes to the terminal what it tries."""
-    parts = urlsplit(f"//{address}")
+    given = use_token()
+    parts = urlsplit(f"//{address or ''}")
     try:
         where = (parts.hostname or "", parts.port)
     except ValueError:
-        where = (address, None)
-    if where[1] is None:  # auto, or a name that Ray resolves
+        return  # a name that Ray resolves
+    if where[1] is None:  # likewise, or no cluster here
         return
     try:
         socket.create_connection(where, timeout=_CONNECT_S).close()
@@ -119,6 +127,12 @@ def _check_answers(address: str) -> None:
             f"no Ray cluster answers at {address} ({error.strerror or error}): give its head's address as "
             "HOST:6379, or auto on a machine of the cluster"
         ) from None
+    with init_grpc_channel(f"{where[0]}:{where[1]}", options=_NO_PROXY) as channel:
+        try:
+            NodeInfoGcsServiceStub(channel).GetClusterId(GetClusterIdRequest(), timeout=_CONNECT_S)
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.UNAUTHENTICATED:  # anything else is Ray's to tell
+                raise UserError(refused() if given else MISSING) from None
 
 
 def check_room(reservations: Iterable[Reservation]) -> None:

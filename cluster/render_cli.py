@@ -11,8 +11,10 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from cluster.manifests.description import ClusterSettings
-from cluster.manifests.render import TARGETS, Rendered, settings_of
+from cluster.manifests.machines import smallest
+from cluster.manifests.render import TARGETS, Rendered, check_read, settings_of
 from cluster.manifests.render import render as render_files
+from envs.counted import counted
 from envs.errors import UserError
 from envs.storage.location import Location, Url
 from rl_rec.cli.options import FOLDER, json_option, overwrite_option, set_option
@@ -90,8 +92,10 @@ def render(
     described = ClusterSettings.from_mapping(values, file=config)
     fields = {"gpus": gpus, "workers": workers, "min_workers": min_workers, "name": name}
     pairs = [f"{field}={value}" for field, value in fields.items() if value is not None]
-    described = described.with_overrides([*assignments, *pairs])
+    pairs = [*assignments, *pairs]
+    described = described.with_overrides(pairs)
     result = render_files(target, described, command)
+    check_read(target, [pair.partition("=")[0].strip() for pair in pairs])  # a file may be for several targets
     for warning in _warnings(described, result, command):
         console.print(f"[yellow]warning: {warning}[/yellow]", soft_wrap=True)
     if out is not None:
@@ -113,12 +117,19 @@ def _warnings(described: ClusterSettings, result: Rendered, command: Sequence[st
         and not any("device=" in word or word == "--device" for word in command)
     ):
         yield f"the command leaves the GPUs idle: give it {_options(result.fits)}"
-    if TARGETS[result.target].pulls_image and "/" not in described.image:
+    if TARGETS[result.target].needs_registry and "/" not in described.image:
         yield (
-            f"image={described.image} names no registry that machines could pull it from: "
+            f"image={described.image} names no registry that it is pushed to and machines pull it from: "
             f"--set image=registry.example.org/team/{described.image}"
         )
     own = TARGETS[result.target].own
+    machine = smallest(described.gpus_per_worker) if described.gpus and own in ("kubernetes", "slurm") else None
+    if machine is not None and machine.cpus > described.worker.cpus:
+        yield (
+            f"worker.cpus={described.worker.cpus}, and machines with {counted(machine.gpus, 'GPU')} have "
+            f"{machine.cpus} or more: what a worker does not ask for stays idle; "
+            f"--set worker.cpus={machine.cpus} --set worker.memory_gib={machine.memory_gib}"
+        )
     outside = next((word for word in command if _OUTSIDE.search(word)), None)
     if own == "kubernetes" and outside is not None and not described.kubernetes.egress:
         yield (

@@ -194,9 +194,9 @@ def stop(job: str, address: str | None, wait: bool, as_json: bool) -> None:
     if as_json:
         emit({"job": job, "stopped": stopped, "status": status}, as_json)
     elif not stopped:
-        _say(f"{job} had ended already: {status}")
+        _say(f"{job} had ended already: {status.lower()}")
     else:
-        _say(f"{job} is stopped" if wait else f"{job} is being stopped: {status}")
+        _say(f"{job} is stopped" if wait else f"{job} is being stopped: {status.lower()}")
 
 
 def _connect(address: str | None) -> "Jobs":
@@ -280,8 +280,12 @@ def _table(result: Mapping[str, Any]) -> Table:
 def _entries(job: Mapping[str, Any]) -> Table:
     from rl_rec.cli.output import entries_table
 
-    times = {"started": _moment(job["started_s"]), "took": _duration(job)}
-    return entries_table({name: value for name, value in job.items() if not name.endswith("_s")} | times)
+    told = {
+        "status": job["status"].lower(),
+        "started": _moment(job["started_s"]),
+        "took": _duration(job),
+    }
+    return entries_table({name: value for name, value in job.items() if not name.endswith("_s")} | told)
 
 
 def _moment(seconds: float | None) -> str:

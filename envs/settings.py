@@ -105,12 +105,23 @@ def _assign(values: dict[str, Any], path: list[str], text: str, model: type[Base
         target, owner = target[name], annotation
 
 
-def _value(text: str, owner: type[BaseModel], name: str) -> str | list[str]:
-    """A text as it is, or its parts where the field is a tuple: ``128,64`` or ``[128, 64]``; none of ``[]``."""
-    if get_origin(owner.model_fields[name].annotation) is not tuple:
+def _value(text: str, owner: type[BaseModel], name: str) -> str | list[str] | dict[str, str]:
+    """A text as it is, or its parts.
+
+    Of a tuple: ``128,64`` or ``[128, 64]``, none of ``[]``; of a mapping: ``key=value,key=value``, none of
+    ``{}``.
+    """
+    kind = get_origin(owner.model_fields[name].annotation)
+    if kind not in (tuple, dict):
         return text
-    inside = text[1:-1] if text[:1] + text[-1:] in ("[]", "()") else text
-    return [part.strip() for part in inside.split(",")] if inside.strip() else []
+    inside = text[1:-1] if text[:1] + text[-1:] in ("[]", "()", "{}") else text
+    parts = [part.strip() for part in inside.split(",")] if inside.strip() else []
+    if kind is tuple:
+        return parts
+    if unpaired := [part for part in parts if "=" not in part]:
+        raise UserError(f"{name} takes key=value,key=value, got {unpaired[0]!r}")
+    pairs = (part.partition("=") for part in parts)
+    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def _unknown_key(path: str, name: str, owner: type[BaseModel]) -> str:

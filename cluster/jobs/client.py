@@ -9,19 +9,18 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import ray
 import requests
-from ray._private.authentication.authentication_token_setup import _enable_token_auth
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from cluster.addresses import ADDRESS_VARIABLES, dashboard_address, dashboard_hint
 from cluster.ray_session import WORKER_ENVIRONMENT
+from cluster.tokens import MISSING, refused, use_token
 from envs.errors import UserError
 
 COMMAND_KEY = "rl_rec_command"
@@ -77,7 +76,7 @@ class Jobs:
 
     def __init__(self, address: str | None) -> None:
         self.address = dashboard_address(address)
-        _use_token()
+        use_token()
         with self._one_line():
             parts = urlsplit(self.address)
             port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -259,17 +258,8 @@ def _cause(log: str) -> str | None:
 
 def _token_problem(text: str) -> str:
     if "Authentication required" in text:
-        return (
-            "the cluster asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file that "
-            "holds it (or RAY_AUTH_TOKEN)"
-        )
-    if "Authentication failed" in text:
-        given = next((name for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH") if os.environ.get(name)), None)
-        return (
-            f"the cluster refuses this token: that of {given or '~/.ray/auth_token'} is another cluster's; "
-            "set RAY_AUTH_TOKEN_PATH to a file that holds this one's"
-        )
-    return last_line(text)
+        return MISSING
+    return refused() if "Authentication failed" in text else last_line(text)
 
 
 def _reason(error: BaseException) -> str:
@@ -278,20 +268,6 @@ def _reason(error: BaseException) -> str:
     known = r"refused|timed out|name resolution|not known|reset|certificate|unreachable"
     found = re.search(known, str(error))
     return found[0] if found else type(error).__name__
-
-
-def _use_token() -> None:
-    """Do as ``ray.init`` does for a running cluster: a token that is there is used."""
-    mode = os.environ.get("RAY_AUTH_MODE")
-    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    file = Path(path) if path else Path.home() / ".ray" / "auth_token"
-    given = bool(os.environ.get("RAY_AUTH_TOKEN"))
-    if not given and path and not file.is_file():
-        raise UserError("RAY_AUTH_TOKEN_PATH names no file: set it to the file that holds the cluster's token")
-    if not given and mode == "token" and not file.is_file():
-        raise UserError(_token_problem("Authentication required"))
-    if mode is None and (given or file.is_file()):
-        _enable_token_auth()
 
 
 @contextmanager

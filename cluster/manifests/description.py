@@ -16,6 +16,7 @@ from cluster.manifests.target_settings import (
     KubernetesSettings,
     SlurmSettings,
 )
+from envs.counted import counted
 from envs.settings import Settings
 
 _SECRET_NAMES = {".ssh", ".aws", ".kube", ".ray", ".config", ".netrc", ".env", ".gnupg", ".docker"}
@@ -43,9 +44,9 @@ class MachineSettings(Settings):
     """One machine or pod, as Ray sees it."""
 
     cpus: int = Field(8, ge=1)
-    """CPUs."""
+    """CPUs; aws and gcp rent a machine type with as many or more, and all of them are used."""
     memory_gib: int = Field(32, ge=2)
-    """Memory in GiB, the object store included."""
+    """Memory in GiB, the object store included; likewise."""
     object_store_gib: int = Field(4, ge=1)
     """Of it, Ray's object store in /dev/shm; more holds larger batches on their way."""
 
@@ -134,7 +135,7 @@ class ClusterSettings(Settings):
     volume: str = Field("/mnt/rl-rec", pattern=r"^(/[\w.-]+)+$", examples=["/mnt/rl-rec"])
     """Where pods mount the volume (kuberay, kuberay-job)."""
     mounts: dict[str, str] = Field({})
-    """Folders to copy to every machine of ``ray up``: path there to path here. Nothing secret."""
+    """Folders to copy to every machine of ``ray up``: /path/there=path/here,... Nothing secret."""
     aws: AwsSettings = AwsSettings()
     """Amazon EC2."""
     gcp: GcpSettings = GcpSettings()
@@ -204,19 +205,22 @@ class ClusterSettings(Settings):
     def _cpus_problem(self) -> str | None:
         at_once, trial = self.trials_per_worker, self.trial
         if at_once * trial.cpus > self.worker.cpus:
+            above_one = {"trial.per_gpu": self.gpus and trial.per_gpu > 1, "trial.cpus": trial.cpus > 1}
+            helps = ["raise worker.cpus", *(f"lower {name}" for name, helps in above_one.items() if helps)]
             return (
-                f"{at_once} runs at once on a worker need {at_once} * trial.cpus={trial.cpus} = "
-                f"{at_once * trial.cpus} CPUs, it has worker.cpus={self.worker.cpus}: "
-                "lower trial.per_gpu or raise worker.cpus"
+                f"{counted(at_once, 'run')} at once on a worker: {at_once} * trial.cpus={trial.cpus} = "
+                f"{counted(at_once * trial.cpus, 'CPU')}, it has worker.cpus={self.worker.cpus}: "
+                f"{' or '.join(helps)}"
             )
         own, pool = self._runner_slots
         wanted, there = self.trials * (trial.runners or 0), self.workers * own + pool
         if wanted > there:
+            smaller = " or trial.runner_cpus" if trial.runner_cpus > 1 else ""
             return (
                 f"runs * trial.runners = {self.trials} * {trial.runners} = {wanted} env runners of "
                 f"{trial.runner_cpus} CPU, but workers * {own} + {pool} on runner machines = "
                 f"{self.workers} * {own} + {pool} = {there} fit: "
-                "lower trial.runners, or raise worker.cpus or runners.machines"
+                f"lower trial.runners{smaller}, or raise worker.cpus or runners.machines"
             )
         return None
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cluster.manifests.description import MachineSettings
+from envs.counted import counted
 from envs.errors import UserError
 
 
@@ -56,16 +57,22 @@ GCP = [
 ]
 
 
+def smallest(gpus: int) -> MachineType | None:
+    """Of all clouds, the machine with so many GPUs that has the fewest CPUs."""
+    fitting = [machine for machine in [*AWS, *GCP] if machine.gpus == gpus]
+    return min(fitting, key=lambda machine: (machine.cpus, machine.memory_gib), default=None)
+
+
 def machine_type(
     catalogue: Sequence[MachineType], wanted: MachineSettings, gpus: int, chosen: str | None
-) -> str:
+) -> MachineType:
     """The machine type to rent.
 
     Args:
         catalogue: those of one cloud.
         wanted: CPUs and memory that it must have.
         gpus: GPUs that it must have, no more and no fewer.
-        chosen: the user's choice; one that is not in the catalogue is taken as it is.
+        chosen: the user's choice; one that is not in the catalogue is believed to be what was asked for.
 
     Raises:
         UserError: the choice is too small, or nothing in the catalogue is large enough.
@@ -83,7 +90,7 @@ def machine_type(
                     raise UserError(
                         f"{asked} {what} on a {chosen}, which has {has}: take a larger type, or ask for less"
                     )
-        return chosen
+        return machine or MachineType(chosen, wanted.cpus, wanted.memory_gib, gpus)
     fitting = [
         machine
         for machine in catalogue
@@ -92,13 +99,14 @@ def machine_type(
     if not fitting:
         with_gpus = [machine for machine in catalogue if machine.gpus == gpus]
         there = (
-            f"those with {gpus} GPUs have at most {max(m.cpus for m in with_gpus)} CPUs and "
+            f"those with {counted(gpus, 'GPU')} have at most {max(m.cpus for m in with_gpus)} CPUs and "
             f"{max(m.memory_gib for m in with_gpus)} GiB"
             if with_gpus
             else f"machines have {', '.join(str(n) for n in sorted({m.gpus for m in catalogue}))} GPUs"
         )
         raise UserError(
-            f"no known machine has {gpus} GPUs, {wanted.cpus} CPUs and {wanted.memory_gib} GiB: {there}; "
+            f"no known machine has {counted(gpus, 'GPU')}, {counted(wanted.cpus, 'CPU')} and "
+            f"{wanted.memory_gib} GiB: {there}; "
             "change the description or name a type (worker_type, runner_type, head_type)"
         )
-    return min(fitting, key=lambda machine: (machine.cpus, machine.memory_gib)).name
+    return min(fitting, key=lambda machine: (machine.cpus, machine.memory_gib))

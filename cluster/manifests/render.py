@@ -14,9 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from cluster.jobs.command import check_command
 from cluster.manifests import checks
 from cluster.manifests.description import ClusterSettings, image_tag, ray_version
-from cluster.manifests.machines import AWS, GCP, machine_type
+from cluster.manifests.machines import AWS, GCP, MachineType, machine_type
 from cluster.manifests.pods import AUTOSCALER, pod_size
 from cluster.manifests.resumable import resumable
+from envs.counted import counted
 from envs.errors import UserError
 from rl_rec.cli.settings_list import settings_list
 
@@ -40,15 +41,17 @@ class Target:
     check: Callable[[str, str], None]
     """Raises AssertionError or ValueError for a file, given its name and text, that the target would refuse."""
     steps: Sequence[str]
-    """Commands from the files to a running job; FOLDER is where the files are."""
+    """Commands from the files to a running job; FOLDER is where the files are, and empty ones are left out."""
+    complete: Callable[[ClusterSettings], ClusterSettings] = lambda settings: settings
+    """Put in place of what the description leaves open what the target chooses."""
     context: Callable[[ClusterSettings, Sequence[str]], Mapping[str, Any]] = lambda _settings, _command: {}
     """What only its templates need."""
     own: str | None = None
     """The group of settings that this target has to itself."""
     ignores: Collection[str] = ()
-    """Other settings and groups that change nothing of its files."""
-    pulls_image: bool = True
-    """Whether machines fetch the image from a registry."""
+    """Paths of other settings and groups that change nothing of its files."""
+    needs_registry: bool = True
+    """Whether the image goes through a registry."""
     takes_command: bool = False
     runner_machines: bool = True
 
@@ -84,6 +87,7 @@ def render(target: str, settings: ClusterSettings, command: Sequence[str] = ()) 
         raise UserError(
             f"{target} has nodes of one kind: set runners.machines=0; more worker.cpus bring more env runners"
         )
+    settings = chosen.complete(settings)
     fits = settings.fits()
     context = {
         "c": settings,
@@ -116,7 +120,8 @@ def render(target: str, settings: ClusterSettings, command: Sequence[str] = ()) 
             chosen.check(name, text)
         except ValueError as error:
             raise UserError(f"{target} would refuse {name}: {error}") from None
-    return Rendered(target, files, fits, settings.trials, [step.format(**context) for step in chosen.steps])
+    steps = filter(None, (step.format(**context) for step in chosen.steps))
+    return Rendered(target, files, fits, settings.trials, list(steps))
 
 
 def settings_of(target: str | None) -> list[dict[str, Any]]:
@@ -128,22 +133,39 @@ def settings_of(target: str | None) -> list[dict[str, Any]]:
     return list(settings_list(ClusterSettings(), {name for name in unread if name is not None}))
 
 
+def check_read(target: str, given: Sequence[str]) -> None:
+    """Refuse what somebody set for ``target`` and would wait for in vain.
+
+    Args:
+        target: a key of ``TARGETS``.
+        given: paths of settings, such as ``worker.cpus``. Those that other targets have to themselves say so by
+            their names, and are let through: one command line may do for several targets.
+
+    Raises:
+        UserError: one changes nothing of the target's files.
+    """
+    read = [each["setting"] for each in settings_of(target)]
+    read += [one.own for one in TARGETS.values() if one.own is not None]
+    unread = [path for path in given if not any(f"{path}.".startswith(f"{name}.") for name in read)]
+    if unread:
+        raise UserError(
+            f"{' and '.join(dict.fromkeys(unread))} would change nothing of {target}'s files: leave it out; "
+            f"rl-rec cluster settings {target} lists what they read"
+        )
+
+
 def _size(settings: ClusterSettings, fixed: bool) -> str:
     worker, runners = settings.worker, settings.runners
-    gpus = f", {_count(settings.gpus_per_worker, 'GPU')}" if settings.gpus else ""
-    workers = _count(settings.workers, "worker")
+    gpus = f", {counted(settings.gpus_per_worker, 'GPU')}" if settings.gpus else ""
+    workers = counted(settings.workers, "worker")
     size = (
-        f"{workers if fixed else f'{settings.min_workers} to {workers}'} of {_count(worker.cpus, 'CPU')}, "
+        f"{workers if fixed else f'{settings.min_workers} to {workers}'} of {counted(worker.cpus, 'CPU')}, "
         f"{worker.memory_gib} GiB{gpus}"
     )
     if not runners.machines:
         return size
-    machines = f"{runners.min_machines} to {_count(runners.machines, 'runner machine')}"
-    return f"{size}; {machines} of {_count(runners.cpus, 'CPU')}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    machines = f"{runners.min_machines} to {counted(runners.machines, 'runner machine')}"
+    return f"{size}; {machines} of {counted(runners.cpus, 'CPU')}"
 
 
 def _checked(command: Sequence[str], has_cwd: bool) -> Sequence[str]:
@@ -159,21 +181,17 @@ def _checked(command: Sequence[str], has_cwd: bool) -> Sequence[str]:
     return command
 
 
-def _aws(settings: ClusterSettings, _command: Sequence[str]) -> Mapping[str, Any]:
+def _aws(settings: ClusterSettings) -> ClusterSettings:
     mine = settings.aws
     if settings.gpus and mine.image_id is None:
         raise UserError(
             "aws.image_id is missing: GPUs need a machine image of the region with NVIDIA's driver; "
             f"find one with: {_AMI.format(mine.region)}"
         )
-    return {
-        "head_type": machine_type(AWS, settings.head, 0, mine.head_type),
-        "worker_type": machine_type(AWS, settings.worker, settings.gpus_per_worker, mine.worker_type),
-        "runner_type": machine_type(AWS, settings.runners, 0, mine.runner_type),
-    }
+    return _rented(settings, AWS, "aws")
 
 
-def _gcp(settings: ClusterSettings, _command: Sequence[str]) -> Mapping[str, Any]:
+def _gcp(settings: ClusterSettings) -> ClusterSettings:
     mine = settings.gcp
     if mine.project is None:
         raise UserError("gcp.project is missing: the id of the project that pays, from: gcloud projects list")
@@ -182,13 +200,22 @@ def _gcp(settings: ClusterSettings, _command: Sequence[str]) -> Mapping[str, Any
             "gcp.source_image is missing: GPUs need a boot image with NVIDIA's driver, such as "
             f"projects/deeplearning-platform-release/global/images/family/NAME; names: {_DISK_IMAGES}"
         )
-    return {
-        "head_type": machine_type(GCP, settings.head, 0, mine.head_type),
-        "worker_type": machine_type(GCP, settings.worker, settings.gpus_per_worker, mine.worker_type),
-        "runner_type": machine_type(GCP, settings.runners, 0, mine.runner_type),
-        "source_image": mine.source_image
-        or "projects/deeplearning-platform-release/global/images/family/common-cpu",
-    }
+    image = mine.source_image or "projects/deeplearning-platform-release/global/images/family/common-cpu"
+    settings = settings.model_copy(update={"gcp": mine.model_copy(update={"source_image": image})})
+    return _rented(settings, GCP, "gcp")
+
+
+def _rented(settings: ClusterSettings, catalogue: Sequence[MachineType], cloud: str) -> ClusterSettings:
+    """With the machine types of the cloud, and all the CPUs and memory that they have."""
+    gpus = {"worker": settings.gpus_per_worker}
+    mine = getattr(settings, cloud)
+    sizes, types = {}, {}
+    for field, kind in (("head", "head"), ("worker", "worker"), ("runners", "runner")):
+        wanted, named = getattr(settings, field), f"{kind}_type"
+        machine = machine_type(catalogue, wanted, gpus.get(kind, 0), getattr(mine, named))
+        types[named] = machine.name
+        sizes[field] = wanted.model_copy(update={"cpus": machine.cpus, "memory_gib": machine.memory_gib})
+    return settings.model_copy(update={**sizes, cloud: mine.model_copy(update=types)})
 
 
 def _kubernetes(settings: ClusterSettings, command: Sequence[str]) -> Mapping[str, Any]:
@@ -198,7 +225,9 @@ def _kubernetes(settings: ClusterSettings, command: Sequence[str]) -> Mapping[st
     }
     if settings.runners.machines:
         sizes["runner"] = pod_size("runners", settings.runners)
+    namespace = settings.kubernetes.namespace
     return {
+        "new_namespace": "" if namespace == "default" else f"kubectl create namespace {namespace}   # once",
         "gpu_nodes": dict(label.split("=") for label in settings.kubernetes.gpu_nodes),
         "claim": settings.kubernetes.claim or settings.name,
         "sizes": sizes,
@@ -231,7 +260,6 @@ _SUBMIT = (
     "rl-rec submit --address http://localhost:8265 -- sweep planning --simulator /PATH/THERE --out /PATH/THERE "
     "{fits} --parallel {trials}"
 )
-_NAMESPACE = "kubectl create namespace {c.kubernetes.namespace}   # once"
 _RAY_UP = (
     "ray up FOLDER/cluster.yaml",
     "ray rsync-down FOLDER/cluster.yaml /home/ray/.ray/auth_token FOLDER.token",
@@ -246,7 +274,7 @@ TARGETS: Mapping[str, Target] = {
         {"cluster.yaml": "aws.yaml.j2"},
         checks.check_ray_up,
         _RAY_UP,
-        _aws,
+        complete=_aws,
         own="aws",
         ignores=("volume", "job"),
     ),
@@ -255,7 +283,7 @@ TARGETS: Mapping[str, Target] = {
         {"cluster.yaml": "gcp.yaml.j2"},
         checks.check_ray_up,
         _RAY_UP,
-        _gcp,
+        complete=_gcp,
         own="gcp",
         ignores=("volume", "job"),
     ),
@@ -264,14 +292,14 @@ TARGETS: Mapping[str, Target] = {
         {"volume.yaml": "volume.yaml.j2", "cluster.yaml": "kuberay.yaml.j2"},
         checks.check_kubernetes,
         (
-            _NAMESPACE,
+            "{new_namespace}",
             "kubectl apply --dry-run=server -f FOLDER",
             "kubectl apply -f FOLDER/volume.yaml",
             "kubectl apply -f FOLDER/cluster.yaml",
             "kubectl -n {c.kubernetes.namespace} get raycluster {c.name} --watch",
             f"docs/clusters.md says how to reach it; then: {_SUBMIT}",
         ),
-        _kubernetes,
+        context=_kubernetes,
         own="kubernetes",
         ignores=("registry_login", "mounts", "spot", "job"),
     ),
@@ -280,13 +308,13 @@ TARGETS: Mapping[str, Target] = {
         {"volume.yaml": "volume.yaml.j2", "job.yaml": "kuberay-job.yaml.j2"},
         checks.check_kubernetes,
         (
-            _NAMESPACE,
+            "{new_namespace}",
             "kubectl apply --dry-run=server -f FOLDER",
             "kubectl apply -f FOLDER/volume.yaml",
             "kubectl apply -f FOLDER/job.yaml",
             "kubectl -n {c.kubernetes.namespace} get rayjob {c.name} --watch",
         ),
-        _kubernetes_job,
+        context=_kubernetes_job,
         own="kubernetes",
         ignores=("registry_login", "mounts", "spot"),
         takes_command=True,
@@ -296,7 +324,7 @@ TARGETS: Mapping[str, Target] = {
         {"rl-rec.sbatch": "slurm.sbatch.j2"},
         checks.check_bash,
         ("sbatch FOLDER/rl-rec.sbatch", "squeue --me"),
-        _slurm,
+        context=_slurm,
         own="slurm",
         ignores=[
             "registry_login",
@@ -307,8 +335,9 @@ TARGETS: Mapping[str, Target] = {
             "idle_minutes",
             "head",
             "runners",
+            "job.keep_s",
         ],
-        pulls_image=False,
+        needs_registry=False,
         takes_command=True,
         runner_machines=False,
     ),
@@ -318,6 +347,5 @@ TARGETS: Mapping[str, Target] = {
         checks.check_docker,
         ("docker build -f FOLDER/Dockerfile -t {image} .", "docker push {image}"),
         ignores=ClusterSettings.model_fields.keys() - {"image", "gpus"},
-        pulls_image=False,
     ),
 }

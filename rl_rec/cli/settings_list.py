@@ -26,7 +26,7 @@ def settings_list(settings: Settings, without: Collection[str] = ()) -> Iterator
 
     Args:
         settings: whose values are the defaults.
-        without: fields that are left out with all that is below them.
+        without: paths of fields that are left out with all that is below them.
 
     Yields:
         ``setting`` (as ``--set`` takes it), ``type``, ``default`` and ``meaning``.
@@ -36,7 +36,8 @@ def settings_list(settings: Settings, without: Collection[str] = ()) -> Iterator
         if name in without:
             continue
         if isinstance(value, Settings):
-            for inner in settings_list(value):
+            below = [path.removeprefix(f"{name}.") for path in without if path.startswith(f"{name}.")]
+            for inner in settings_list(value, below):
                 yield inner | {"setting": f"{name}.{inner['setting']}"}
         else:
             meaning = " ".join((field.description or "").split()).replace("``", "")

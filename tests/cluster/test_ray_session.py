@@ -69,7 +69,7 @@ def test_workers_are_told_not_to_spin_and_an_unreachable_cluster_is_one_line(mon
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
-    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: socket.socket())  # somebody answers
+    monkeypatch.setattr("cluster.ray_session._check_answers", lambda _: None)  # somebody answers
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     refused = enter(ONE, address="nowhere:1")
     assert refused.startswith("Ray cannot reach nowhere:1: nobody there (is it up") and "\n" not in refused
@@ -89,7 +89,7 @@ def test_a_gpu_is_looked_for_where_ray_will_run(monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **arguments: asked.append(arguments) or 1 / 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: socket.socket())  # somebody answers
+    monkeypatch.setattr("cluster.ray_session._check_answers", lambda _: None)  # somebody answers
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     gpu = [Processes("learner", 1, 1, 1)]
     assert "torch sees no CUDA device" in enter(gpu) and not asked

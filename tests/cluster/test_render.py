@@ -123,7 +123,10 @@ def test_the_settings_that_fit_do_fit_and_leave_no_room_for_another_env_runner(
         (["gpus=8", "workers=3"], r"8 / 3 = 2\.67 is not whole; take workers=1 or 2 or 4 or 8"),
         (["min_workers=5", "workers=2"], "min_workers=5 is more than workers=2"),
         (["runners.machines=1", "runners.min_machines=2"], "min_machines=2 is more than machines=1"),
-        (["gpus=4", "worker.cpus=2"], r"4 \* trial.cpus=1 = 4 CPUs, it has worker.cpus=2"),
+        (["gpus=4", "worker.cpus=2"], r"4 \* trial.cpus=1 = 4 CPUs, it has worker.cpus=2: raise worker.cpus$"),
+        (["trial.per_gpu=9"], "9 runs at once .*: raise worker.cpus or lower trial.per_gpu$"),
+        (["trial.cpus=9"], "1 run at once .* = 9 CPUs, .*: raise worker.cpus or lower trial.cpus$"),
+        (["gpus=0", "trial.per_gpu=9", "trial.cpus=9"], "1 run .*: raise worker.cpus or lower trial.cpus$"),
         (["trial.runners=20"], r"1 \* 20 = 20 env runners .* 1 \* 7 \+ 0 = 7 fit"),
         (["worker.object_store_gib=20"], "32 / 2 = 16 at most"),
         (["workers=-1"], "workers: expected 1 or more, got '-1'"),
@@ -141,6 +144,8 @@ def test_the_settings_that_fit_do_fit_and_leave_no_room_for_another_env_runner(
         (["registry_login=true && docker login --password=x example.org"], "--password-stdin"),
         (["aws.worker_profile=w"], "without aws.head_profile"),
         (["mounts.x=data"], "starts with /"),
+        (["mounts=data"], "mounts takes key=value,key=value, got 'data'"),
+        (["mounts=/a=data,/b=.ssh"], r"looks secret \(.ssh\)"),
         (["kubernetes.gpu_nodes=l4"], "takes key=value"),
         (
             ["kubernetes.pull_secrets=one,a b"],
@@ -167,6 +172,14 @@ def test_a_login_without_a_password_is_taken(login):
     assert ClusterSettings().with_overrides([f"registry_login={login}"]).registry_login == login
 
 
+def test_mounts_are_an_option_too():
+    once = ClusterSettings().with_overrides(["mounts=/home/ray/sim.v2=work/sim, /b=c"])
+    assert once.mounts == {"/home/ray/sim.v2": "work/sim", "/b": "c"}
+    assert once.with_overrides(["mounts={}"]).mounts == {}
+    config = yaml.safe_load(rendered("aws", "mounts=/home/ray/sim=work/sim")["cluster.yaml"])
+    assert config["file_mounts"] == {"/home/ray/sim": "work/sim"}
+
+
 def test_a_dataset_whose_name_speaks_of_tokens_may_be_copied():
     mounts = ["mounts./a=work/semantic-token-ids", "mounts./b=data/secretary/tokens.parquet"]
     assert len(ClusterSettings().with_overrides(mounts).mounts) == 2
@@ -180,7 +193,7 @@ def test_a_dataset_whose_name_speaks_of_tokens_may_be_copied():
         ("kuberay", ["head.cpus=1"], "head.cpus=1: .* take 2 or more"),
         ("aws", ["aws.worker_type=g6.xlarge"], "8 CPUs on a g6.xlarge, which has 4"),
         ("aws", ["gpus=2"], "no known machine has 2 GPUs, .* have 0, 1, 4, 8 GPUs"),
-        ("aws", ["worker.cpus=200"], "with 1 GPUs have at most 64 CPUs"),
+        ("aws", ["worker.cpus=200"], "with 1 GPU have at most 64 CPUs"),
         ("gcp", ["gpus=3"], "no known machine has 3 GPUs"),
         ("aws", ["aws.image_id=none"], "aws ssm get-parameter .* --region us-west-2"),
         ("gcp", ["gcp.project=none"], "gcloud projects list"),
@@ -194,12 +207,45 @@ def test_what_a_target_cannot_make_is_refused(target, assignments, problem):
         rendered(target, *assignments)
 
 
+RENTED = [
+    ("aws", ["gpus=4"], 48, 192, 11),  # g6.12xlarge: (48 - 4) / 4
+    ("aws", ["gpus=1"], 8, 32, 7),
+    ("aws", ["gpus=1", "aws.worker_type=g6.16xlarge"], 64, 256, 63),
+    ("aws", ["gpus=1", "aws.worker_type=of-tomorrow"], 8, 32, 7),  # not in the catalogue: the description's
+    ("gcp", ["gpus=0", "worker.cpus=5"], 8, 32, 7),
+    ("gcp", ["gpus=2"], 24, 96, 11),
+]
+
+
 def test_a_chosen_machine_type_is_taken():
     nodes = yaml.safe_load(rendered("aws", "aws.worker_type=g6.16xlarge")["cluster.yaml"])[
         "available_node_types"
     ]
     assert nodes["worker"]["node_config"]["InstanceType"] == "g6.16xlarge"
     assert nodes["head"]["node_config"]["InstanceType"] == "m7i.large"
+
+
+@pytest.mark.parametrize(("target", "assignments", "cpus", "gib", "runners"), RENTED)
+def test_ray_is_told_every_cpu_of_the_rented_machine(target, assignments, cpus, gib, runners):
+    text = rendered(target, *assignments)["cluster.yaml"]
+    assert yaml.safe_load(text)["available_node_types"]["worker"]["resources"]["CPU"] == cpus
+    assert f"of {cpus} CPUs, {gib} GiB" in text and f"--set rollout.runners={runners} " in text
+
+
+@pytest.mark.parametrize(
+    ("target", "cpus", "warned"),
+    [("kuberay", 8, True), ("slurm", 8, True), ("kuberay", 48, False), ("aws", 8, False), ("docker", 8, False)],
+)
+def test_a_worker_that_asks_for_less_than_machines_with_its_gpus_have_is_warned_about(
+    target, cpus, warned, capsys
+):
+    given = [] if target == "docker" else [f"worker.cpus={cpus}"]
+    given += ["aws.image_id=ami-0"] if target == "aws" else []
+    more = [part for each in given for part in ("--set", each)]
+    command = ["--", *SWEEP] if TARGETS[target].takes_command else []
+    run("render", target, "--gpus", 4, *more, *command)
+    hint = "4 GPUs have 48 or more: .* --set worker.cpus=48 --set worker.memory_gib=192"
+    assert (re.search(hint, capsys.readouterr().err) is not None) is warned
 
 
 def test_a_train_command_goes_on_once_its_run_is_there(tmp_path):
@@ -412,6 +458,30 @@ def test_what_a_target_is_said_to_read_changes_its_files_and_nothing_else_does(t
     assert {name for name, change in CHANGES.items() if rendered(target, *base, change) != before} == listed
 
 
+@pytest.mark.parametrize(
+    ("target", "given", "problem"),
+    [
+        ("docker", ["--min-workers", "1"], "min_workers would change nothing of docker's files"),
+        ("docker", ["--set", "volume=/mnt", "--set", "spot=false"], "volume and spot would change nothing"),
+        ("kuberay", ["--set", "spot=false"], "rl-rec cluster settings kuberay lists"),
+        ("kuberay", ["--set", "mounts./a=b"], "mounts./a would change nothing"),
+        ("slurm", ["--set", "job.keep_s=9", "--", *SWEEP], "job.keep_s would change nothing of slurm's"),
+        ("slurm", ["--set", "runners.machines=1", "--", *SWEEP], "slurm has nodes of one kind"),
+    ],
+)
+def test_what_would_change_nothing_is_refused_on_the_command_line(target, given, problem, tmp_path):
+    with pytest.raises(UserError, match=problem):
+        run("render", target, "--out", tmp_path / "x", *given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_settings_may_be_for_several_targets(tmp_path):
+    path = tmp_path / "team.yaml"
+    path.write_text("spot: false\nmin_workers: 1\ngcp: {zone: us-west1-b}\n")
+    run("render", "docker", "--config", path, "--set", "image=mine", "--out", tmp_path / "x")
+    assert (tmp_path / "x/Dockerfile").is_file()
+
+
 @pytest.mark.parametrize("page", ["clusters.md", "security.md"])
 def test_the_pages_name_the_pinned_version_and_settings_that_exist(page):
     text = (ROOT / "docs" / page).read_text()
@@ -445,7 +515,7 @@ def test_a_job_that_would_leave_the_gpus_idle_is_warned_about():
     arguments += ["--out", "/mnt/rl-rec/x"]
     assert "leaves the GPUs idle: give it --set device=cuda" in CliRunner().invoke(verb, arguments).stderr
     fitting = CliRunner().invoke(verb, [*arguments, "--set", "device=cuda"])
-    assert fitting.exit_code == 0 and "idle" not in fitting.stderr
+    assert fitting.exit_code == 0 and "leaves the GPUs idle" not in fitting.stderr
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -453,9 +523,7 @@ def test_an_image_that_machines_could_not_pull_is_warned_about(target):
     command = ["--", *SWEEP, "--set", "device=cuda"] if TARGETS[target].takes_command else []
     arguments = ["render", target, *(word for text in CLOUDS for word in ("--set", text))]
     warned = CliRunner().invoke(verb, [*arguments, *command])
-    assert ("names no registry" in warned.stderr) is (
-        target not in ("docker", "slurm")
-    ) and warned.exit_code == 0
+    assert ("names no registry" in warned.stderr) is (target != "slurm") and warned.exit_code == 0
     named = CliRunner().invoke(verb, [*arguments, "--set", "image=registry.example.org/a/rl-rec", *command])
     assert named.stderr == "" and named.exit_code == 0
 
@@ -484,6 +552,8 @@ def test_the_next_steps_fill_the_cluster_and_name_its_namespace(capsys):
     steps = json.loads(capsys.readouterr().out)["next"]
     assert steps[0].startswith("kubectl create namespace ours")
     assert "--set device=cuda" in steps[-1] and steps[-1].endswith("--parallel 8")
+    run("render", "kuberay", "--json")
+    assert "create namespace" not in capsys.readouterr().out  # `default` is there
 
 
 def test_what_is_printed_is_one_stream_of_documents():

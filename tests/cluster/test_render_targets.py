@@ -35,12 +35,12 @@ def pods(spec: dict) -> dict[str, dict]:
     return {"head": spec["headGroupSpec"]["template"], **groups}
 
 
-@pytest.mark.parametrize("target", ["aws", "gcp"])
-def test_ray_up_has_an_idle_on_demand_head_and_spot_workers(target):
+@pytest.mark.parametrize(("target", "cpus"), [("aws", 8), ("gcp", 24)])
+def test_ray_up_has_an_idle_on_demand_head_and_spot_workers(target, cpus):
     config = yaml.safe_load(rendered(target, *GPUS, "aws.worker_type=mine")["cluster.yaml"])
     nodes = config["available_node_types"]
     assert config["max_workers"] == 7 and config["head_node_type"] == "head"
-    assert nodes["head"]["resources"] == {"CPU": 0} and nodes["worker"]["resources"] == {"CPU": 8, "GPU": 2}
+    assert nodes["head"]["resources"] == {"CPU": 0} and nodes["worker"]["resources"] == {"CPU": cpus, "GPU": 2}
     assert (nodes["worker"]["min_workers"], nodes["worker"]["max_workers"]) == (1, 4)
     spot = {name: re.search("spot|SPOT", str(node["node_config"])) is not None for name, node in nodes.items()}
     assert spot == {"head": False, "worker": True, "runner": True}

@@ -40,6 +40,7 @@ class Cluster(NamedTuple):
     port: int
     token: str
     folder: Path
+    node_address: str
 
 
 def free_port() -> int:
@@ -76,6 +77,7 @@ def cluster() -> Iterator[Cluster]:
     names = ("port", "ray-client-server-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port")
     names += ("metrics-export-port", "runtime-env-agent-port")
     ports = [text for name in names for text in (f"--{name}", str(free_port()))]
+    node_address = f"127.0.0.1:{ports[1]}"
     options = ["--head", "--block", "--num-cpus", "2", "--object-store-memory", str(100 * 2**20), *ports]
     options += ["--include-dashboard", "true", "--dashboard-host", "127.0.0.1", "--dashboard-port", str(port)]
     options += ["--min-worker-port", "0", "--max-worker-port", "0", "--temp-dir", str(folder / "ray")]
@@ -84,7 +86,7 @@ def cluster() -> Iterator[Cluster]:
     try:
         process = head(command, log, environment, folder)
         try:
-            yield Cluster(f"http://127.0.0.1:{port}", port, token, folder)
+            yield Cluster(f"http://127.0.0.1:{port}", port, token, folder, node_address)
         finally:
             end(process)
     finally:
@@ -251,7 +253,7 @@ def test_the_log_goes_on_where_the_lost_connection_left_it(trained, rl_rec):
 
 def test_no_value_of_a_variable_is_shown(trained, rl_rec):
     shown = rl_rec("jobs", "show", "trains")
-    assert "SECRET" in shown.out
+    assert "SECRET" in shown.out and "succeeded" in shown.out  # as `jobs list` writes it
     assert "verysecretvalue" not in shown.out + trained[0].out + trained[0].err
 
 
@@ -301,13 +303,22 @@ def test_a_token_is_needed_and_must_be_the_clusters(cluster, rl_rec):
     assert "names no file" in one_line(rl_rec("jobs", "list", RAY_AUTH_TOKEN_PATH="/no/token"))
 
 
+def test_a_process_of_the_cluster_is_told_of_its_token_before_ray_tries_for_seconds(cluster, rl_rec, command):
+    run = cluster.folder / "refused"
+    joining = [*command(run, 400), "--address", cluster.node_address]
+    home = str(cluster.folder / "home")
+    assert "asks for a token" in one_line(rl_rec(*joining, RAY_AUTH_TOKEN_PATH="", HOME=home))
+    assert "refuses this token" in one_line(rl_rec(*joining, RAY_AUTH_TOKEN="f" * 64))
+    assert not run.exists()
+
+
 @pytest.fixture
 def jobs(cluster, monkeypatch) -> Jobs:
     """The cluster's jobs in this process, whose Ray has read its token mode long ago."""
     headers = {"Authorization": f"Bearer {cluster.token}"}
     ray_client = "ray.dashboard.modules.dashboard_sdk"
     monkeypatch.setattr(f"{ray_client}.get_auth_headers_if_auth_enabled", lambda _: headers)
-    monkeypatch.setattr("cluster.jobs.client._use_token", lambda: None)
+    monkeypatch.setattr("cluster.jobs.client.use_token", lambda: None)
     return Jobs(cluster.address)
 
 
