@@ -433,6 +433,14 @@ def test_an_interrupted_push_says_what_is_kept_where(url, monkeypatch, caplog, f
     assert (path / "a.json").read_text() == '{"new": 1}'
 
 
+def test_who_must_end_in_the_middle_of_it_says_what_is_kept_where(bucket, url, caplog):
+    with working_copy(url) as path:
+        NOTICE.say_last_words()
+    NOTICE.say_last_words()
+    (told,) = [record.message for record in caplog.records]
+    assert told == f"{url}: what could not be written is kept in {path.parent}"
+
+
 def test_a_file_that_goes_while_the_copy_is_looked_at_is_gone(bucket, url, monkeypatch):
     with working_copy(url) as path:
         is_file = Path.is_file
@@ -555,6 +563,19 @@ def test_an_attempt_at_s3_is_one_request(monkeypatch, sent):
     with server, pytest.raises(OSError, match="NETWORK_CONNECTION"):
         filesystems.files(filesystem, root)
     assert len(asked) == 1
+
+
+@pytest.mark.slow
+def test_an_s3_server_that_never_answers_is_one_line_in_seconds(monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "key")
+    monkeypatch.setattr(filesystems, "PAUSES_S", (0,))
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        query = f"region=r&scheme=http&endpoint_override=127.0.0.1:{mute.getsockname()[1]}"
+        began = time.monotonic()
+        with pytest.raises(UserError, match="it cannot be reached: check the network"):
+            fetch(Url(f"s3://b/folder?{query}"))
+    assert time.monotonic() - began < 20
 
 
 class TestPatient:
