@@ -52,8 +52,11 @@ class WorkingCopy:
             raise
         _open[self.path] = self
 
-    def close(self) -> None:
+    def close(self, others_write: bool = False) -> None:
         """Push, let go of the folder and remove the copy; who comes second does nothing.
+
+        Args:
+            others_write: they may go on for a moment, so that the lock is left to go stale.
 
         Raises:
             UserError: the folder cannot be written; the copy is kept, and the message says where.
@@ -74,7 +77,10 @@ class WorkingCopy:
         else:
             shutil.rmtree(self.path.parent, ignore_errors=True)
         finally:
-            self._lease.release()
+            if others_write:
+                self._lease.expire()
+            else:
+                self._lease.release()
 
     def tell_kept(self) -> None:
         """Say where the copy stays, for who ends without ``close``."""
@@ -215,14 +221,14 @@ def working_copy(place: Location, new: bool = False) -> Iterator[Path]:
 
 
 def close_all() -> None:
-    """Close the working copies of this process, for who ends it without unwinding."""
+    """Close the working copies of this process, for who ends it without unwinding while others may write."""
     for copy in list(_open.values()):
-        _close(copy)
+        _close(copy, others_write=True)
 
 
-def _close(copy: WorkingCopy) -> None:
+def _close(copy: WorkingCopy, others_write: bool = False) -> None:
     try:
-        copy.close()
+        copy.close(others_write)
     except UserError as problem:
         _log.error("%s", problem)
 

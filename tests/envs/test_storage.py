@@ -459,9 +459,20 @@ def test_working_copies_are_closed_for_who_ends_without_unwinding(bucket, url):
     with working_copy(url) as path:
         (path / "a.json").write_text('{"new": 1}')
         close_all()
-        assert not (bucket / ".lock").exists() and not path.parent.exists()
-        assert contents(bucket)["a.json"] == b'{"new": 1}'
+        assert not path.parent.exists() and contents(bucket)["a.json"] == b'{"new": 1}'
     assert contents(bucket)["a.json"] == b'{"new": 1}'
+
+
+def test_who_ends_without_unwinding_leaves_the_lock_for_what_others_still_write(bucket, url, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(leases.os, "getpid", lambda: 2**22 + 1)  # above what Linux gives: it is no more
+        with working_copy(url):
+            close_all()
+    assert (bucket / ".lock").exists()
+    before = time.monotonic()
+    with working_copy(url):
+        assert time.monotonic() - before >= leases.STALE_S
+    assert not (bucket / ".lock").exists()
 
 
 def test_a_version_that_is_found_is_not_cleared_away(bucket, url, monkeypatch):
