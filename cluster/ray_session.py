@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+import click
 import grpc
 import ray
 from ray._private.grpc_utils import init_grpc_channel
@@ -20,6 +21,7 @@ from cluster.addresses import node_address
 from cluster.tokens import MISSING, refused, use_token
 from cluster.watch import watched
 from envs.errors import UserError
+from envs.notice import NOTICE
 from rl_rec.cli.options import check_device
 from rl_rec.resources import Node, Reservation, arithmetic, left_over, total
 
@@ -101,13 +103,14 @@ def ray_session(
         ) from None
     if callable(on_sigterm) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own prints its native stack
-    try:
-        if all_must_fit:
-            check_room(reservations)
-        with watched(go_on):
-            yield
-    finally:
-        ray.shutdown()
+    with NOTICE.last_words(lambda: click.echo(go_on, err=True)):
+        try:
+            if all_must_fit:
+                check_room(reservations)
+            with watched(go_on):
+                yield
+        finally:
+            ray.shutdown()
 
 
 def _check_answers(address: str | None) -> None:

@@ -23,6 +23,7 @@ def watched(go_on: str) -> Iterator[None]:
     """Inside the block, end the process with one line when the head has not answered for ``LOST_AFTER_S``.
 
     Nothing is unwound but working copies of URLs: whatever asks Ray would wait, and what was saved is saved.
+    Workers notice later, and one that is saving may go on doing so: until then their locks keep others out.
 
     Args:
         go_on: what the user does once there is a cluster again.

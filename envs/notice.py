@@ -2,9 +2,13 @@
 
 import math
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 LASTS_S = 20.0
 """From the notice until nothing more is asked of storage: clouds give 30 s, and Ray needs some to stop."""
+ENDS_S = 28.0
+"""From the notice until the process ends, whatever still waits: a call into a library cannot be interrupted."""
 _GLANCE_S = 0.2
 
 
@@ -13,6 +17,7 @@ class Notice:
 
     def __init__(self) -> None:
         self._ends_s = math.inf  # no lock: a handler may interrupt who holds it
+        self._last_words: list[Callable[[], None]] = []
 
     def give(self) -> None:
         """Whoever waits stops doing so; the first one counts."""
@@ -37,6 +42,21 @@ class Notice:
         known, end = self.given, time.monotonic() + min(seconds, self.left_s / 2)
         while (left := end - time.monotonic()) > 0 and known == self.given:
             time.sleep(min(left, _GLANCE_S))
+
+    @contextmanager
+    def last_words(self, say: Callable[[], None]) -> Iterator[None]:
+        """Have ``say`` called if the process must end before the block does."""
+        self._last_words.append(say)
+        try:
+            yield
+        finally:
+            self._last_words.remove(say)
+
+    def say_last_words(self) -> None:
+        """Call what the open blocks have to say, the innermost first."""
+        for say in reversed(self._last_words):
+            with suppress(Exception):  # the others are to be heard as well
+                say()
 
 
 NOTICE = Notice()

@@ -61,7 +61,8 @@ class SaveWhenTold(Callback):
 
         before = signal.signal(signal.SIGTERM, tell)
         try:
-            yield
+            with NOTICE.last_words(cls._tell_unsaved):
+                yield
         except Exception as problem:  # storage that is away as well, say: whoever ends it knows how it ended
             if not cls._told:
                 raise

@@ -34,6 +34,7 @@ DRILLS: Mapping[str, Drill] = {
     "storage-away": Drill("storage is away for a minute (a local folder)", storage.storage_away),
     "storage-away-url": Drill("storage is away for a minute (s3://)", storage.storage_away_url),
     "terminated-away-url": Drill("SIGTERM while storage is away (s3://)", storage.terminated_away_url),
+    "terminated-mute-url": Drill("SIGTERM while storage never answers (s3://)", storage.terminated_mute_url),
     "checkpoint-damaged": Drill("a checkpoint is truncated, one is foreign", storage.checkpoint_damaged),
     "loss-nan": Drill("a loss is NaN", overflow.loss_nan),
     "loss-infinite": Drill("a loss is infinite", overflow.loss_infinite),

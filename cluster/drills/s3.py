@@ -18,11 +18,15 @@ _CHUNK = 2**16
 
 
 class Gate:
-    """Passes TCP connections on to ``port``; shut, it refuses new ones and drops those that are there."""
+    """Passes TCP connections on to ``port``.
+
+    Shut, it refuses new ones and drops those that are there; mute, it accepts everything and answers nothing.
+    """
 
     def __init__(self, port: int) -> None:
         self._target = port
         self._joined: set[socket.socket] = set()
+        self._answers = True
         self._listening = self._listen(0)
         self.port = int(self._listening.getsockname()[1])
 
@@ -34,8 +38,14 @@ class Gate:
         for end in list(self._joined):
             _close(end)
 
+    def mute(self) -> None:
+        """Be there and say nothing."""
+        self._answers = False
+
     def open(self) -> None:
         """Be back, at the same port."""
+        self.shut()  # whoever was not answered asks anew
+        self._answers = True
         self._listening = self._listen(self.port)
 
     def _listen(self, port: int) -> socket.socket:
@@ -49,19 +59,24 @@ class Gate:
                 client, _ = listening.accept()
             except OSError:  # shut
                 return
+            self._joined.add(client)
+            if not self._answers:
+                continue
             try:
                 server = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
+                self._joined.discard(client)
                 client.close()
                 continue
-            self._joined |= {client, server}
+            self._joined.add(server)
             for source, sink in ((client, server), (server, client)):
                 threading.Thread(target=self._pass_on, args=(source, sink), daemon=True).start()
 
     def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(_CHUNK):
-                sink.sendall(data)
+                if self._answers:
+                    sink.sendall(data)
         for end in (source, sink):
             _close(end)
             self._joined.discard(end)

@@ -154,7 +154,7 @@ class Sandbox:
         base = ["train", "hac", "--simulator", str(self.simulator), "--out", str(out), "--steps", str(steps)]
         return self.start(*base, *self._where(), *self.settings(*settings), **environment)
 
-    def study(self, out: Path, steps: int, seeds: int, *settings: str) -> Command:
+    def study(self, out: Path | str, steps: int, seeds: int, *settings: str) -> Command:
         """``rl-rec study`` of small trials, two at once."""
         base = ["study", "hac", "--simulator", str(self.simulator), "--out", str(out), "--steps", str(steps)]
         sizes = ["--seeds", str(seeds), "--episodes", "16", "--parallel", "2"]

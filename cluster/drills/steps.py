@@ -44,16 +44,21 @@ def resume(box: Sandbox, run: Path | str, further: int = 1000) -> tuple[float, i
     """Go on for ``further`` user-steps; the seconds to the first report, where it began, and the command."""
     known = len(box.lines(TRIAL))
     began, command = time.monotonic(), box.resume(run)
+    line = started_again(box, command, TRIAL, known)
+    recovery_s = time.monotonic() - began
+    start = user_steps(line) - REPORT_EVERY
+    wait_for(lambda: box.reported(TRIAL) >= start + further, "more reports after --resume")
+    return recovery_s, start, command
+
+
+def started_again(box: Sandbox, command: Command, trial: str, known: int) -> dict[str, Any]:
+    """Wait for the first report of ``trial`` after those ``known`` before --resume, and return it."""
 
     def goes_on() -> list[dict[str, Any]]:
         check(command.process.poll() is None, f"--resume ended: {command.said[-2:]}")
-        return box.lines(TRIAL)[known:]
+        return box.lines(trial)[known:]
 
-    lines = wait_for(goes_on, "a report after --resume", 180)
-    recovery_s = time.monotonic() - began
-    start = user_steps(lines[0]) - REPORT_EVERY
-    wait_for(lambda: box.reported(TRIAL) >= start + further, "more reports after --resume")
-    return recovery_s, start, command
+    return wait_for(goes_on, f"a report of {trial} after --resume", 180)[0]
 
 
 def collected_again(reported: int, first: dict[str, Any]) -> int:

@@ -9,11 +9,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.drills import s3
-from cluster.drills.sandbox import Command, LeftOutError, Sandbox, check, wait_for
-from cluster.drills.steps import LONG, Outcome, check_results, end, resume, saved, started, terminate
+from cluster.drills.sandbox import (
+    REPORT_EVERY,
+    Command,
+    LeftOutError,
+    Sandbox,
+    check,
+    user_steps,
+    wait_for,
+)
+from cluster.drills.steps import (
+    LONG,
+    Outcome,
+    check_results,
+    end,
+    resume,
+    saved,
+    started,
+    started_again,
+    terminate,
+)
 from rl_rec.run_folder import TRIAL, RunFolder
 
 _AWAY_S = 60.0
+_MUTE_S = 2.0
 
 
 def disk_full(box: Sandbox) -> Outcome:
@@ -168,6 +187,51 @@ def terminated_away_url(box: Sandbox) -> Outcome:
         check_results(run.look("all"))
     told = f"ended in {ended_s:.1f} s with exit code 143, and said what was not stored; --resume went on"
     return Outcome(told, ended_s, max(reported - start, 0))
+
+
+def terminated_mute_url(box: Sandbox) -> Outcome:
+    """SIGTERM for a study with two trials running, while the S3 server accepts all and answers nothing."""
+    url, trials = f"s3://{s3.BUCKET}/runs/study", [f"hac-world0-seed{seed}" for seed in range(2)]
+    with s3.storage() as storage:
+        box.environment |= {**storage.environment, "RL_REC_CACHE": str(box.folder / "cache")}
+
+        def kept(look: str) -> dict[str, int]:
+            folder = storage.download("runs/study", box.folder / look)
+            return {trial: saved(folder / trial) for trial in trials}
+
+        def stored(trial: str) -> bool:
+            return any(name.endswith("manifest.json") for name in storage.files(f"runs/study/{trial}"))
+
+        command = box.study(url, LONG, 2)
+        for trial in trials:
+            started(box, command, 600, trial)
+        wait_for(lambda: all(map(stored, trials)), "checkpoints in the bucket", every_s=0.5)
+        storage.gate.mute()
+        time.sleep(_MUTE_S)  # requests are under way
+        hint = f"rl-rec study --resume {url}"
+        ended_s = terminate(command, hint)
+        box.check_no_orphans()
+        late = [line for line in command.said if "not stored in time" in line]
+        check(len(late) == 1, f"it did not say what was not stored: {command.said[-4:]}")
+        check(all(trial in late[0] for trial in trials), f"it named others: {late[0]}")
+        reported, whole = {trial: box.reported(trial) for trial in trials}, kept("kept")
+        known = {trial: len(box.lines(trial)) for trial in trials}
+        storage.gate.open()
+        command, lost = box.resume(url, "study"), 0
+        for trial in trials:
+            first = started_again(box, command, trial, known[trial])
+            start = user_steps(first) - REPORT_EVERY
+            check(start == whole[trial], f"{trial} went on from {start}, {whole[trial]} were stored")
+            lost += max(reported[trial] - start, 0)
+        terminate(command, hint)
+        box.check_no_orphans()
+        after = kept("all")
+        for trial in trials:
+            behind = max(user_steps(line) for line in box.lines(trial)[known[trial] :])
+            check(after[trial] == behind, f"{trial}: {behind} reported, {after[trial]} saved")
+            check_results(box.folder / "all" / trial)
+    told = f"ended in {ended_s:.1f} s with exit code 143, and said what was not stored; --resume went on"
+    return Outcome(told, ended_s, lost)
 
 
 def checkpoint_damaged(box: Sandbox) -> Outcome:

@@ -25,7 +25,7 @@ _FIX = {
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one job and return its exit code; 2 where the environment is not the client's."""
+    """Run one job, which ends the process; return 2 where the environment is not the client's."""
     parser = argparse.ArgumentParser(prog="python -m cluster.jobs.main")
     parser.add_argument("--python", required=True, help="the client's, e.g. 3.11")
     parser.add_argument("--environment", required=True, choices=["image", "lock", "any"])
@@ -47,9 +47,9 @@ def main(arguments: Sequence[str]) -> int:
             return _fail(f"--cwd {options.cwd}: {error.strerror} on the cluster")
     sys.argv = ["rl-rec", *options.command]  # a run's description names the command
 
-    from rl_rec.cli.main import main as run
+    from rl_rec.cli.main import run
 
-    return run(options.command)
+    run(options.command)
 
 
 def differences(python: str, lock: str) -> tuple[list[str], list[str]]:

@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow.fs as arrow
@@ -68,12 +69,20 @@ class Lease:
 
     def release(self) -> None:
         """Let go of the folder."""
+        self._end(lambda: again(lambda: self._filesystem.delete_file(self._path), self._path))
+
+    def expire(self) -> None:
+        """Hold the folder for ``STALE_S`` more, as if the holder had died elsewhere."""
+        self._me["machine"] = ""  # a newcomer on this one would see that the process is no more
+        self._end(self._write)
+
+    def _end(self, last: Callable[[], None]) -> None:
         self._ended.set()
         if self._beating.ident is not None:
             self._beating.join()
         try:
             if self._is_mine(self._read()):
-                again(lambda: self._filesystem.delete_file(self._path), self._path)
+                last()
         except OSError as error:  # it goes stale
             _log.warning("%s: its lock stays for %g s: %s", self._url, STALE_S, error)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow.fs as arrow
 
 from envs.errors import UserError
+from envs.notice import NOTICE
 from envs.storage.filesystem import LOCK, Stamp, again, explain, files, open_url, patient, upload
 from envs.storage.lease import Lease
 from envs.storage.location import Location, Url, remember
@@ -31,6 +32,7 @@ class WorkingCopy:
         self.url, self.path = url, path
         self._filesystem, self._root = open_url(url)
         self._lease = Lease(self._filesystem, self._root, url)
+        self._kept = f"what could not be written is kept in {path.parent}"
         # What both sides hold, by relative path: how it looked there and here when they were last equal.
         self._there: dict[str, Stamp] = {}
         self._here: dict[str, tuple[int, int]] = {}
@@ -50,8 +52,11 @@ class WorkingCopy:
             raise
         _open[self.path] = self
 
-    def close(self) -> None:
+    def close(self, others_write: bool = False) -> None:
         """Push, let go of the folder and remove the copy; who comes second does nothing.
+
+        Args:
+            others_write: they may go on for a moment, so that the lock is left to go stale.
 
         Raises:
             UserError: the folder cannot be written; the copy is kept, and the message says where.
@@ -59,21 +64,27 @@ class WorkingCopy:
         """
         if _open.pop(self.path, None) is None:
             return
-        kept = f"what could not be written is kept in {self.path.parent}"
         try:
             if self._lease.lost:
-                _log.error("%s: %s", self.url, kept)
+                self.tell_kept()
                 return
             self.push()
         except UserError as problem:
-            raise UserError(f"{problem} ({kept})") from None
+            raise UserError(f"{problem} ({self._kept})") from None
         except BaseException:  # Ctrl-C, say
-            _log.error("%s: %s", self.url, kept)
+            self.tell_kept()
             raise
         else:
             shutil.rmtree(self.path.parent, ignore_errors=True)
         finally:
-            self._lease.release()
+            if others_write:
+                self._lease.expire()
+            else:
+                self._lease.release()
+
+    def tell_kept(self) -> None:
+        """Say where the copy stays, for who ends without ``close``."""
+        _log.error("%s: %s", self.url, self._kept)
 
     def pull(self, new: bool = False) -> None:
         """Make the copy equal to the folder.
@@ -200,23 +211,24 @@ def working_copy(place: Location, new: bool = False) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-    try:
-        yield copy.path
-    except BaseException:
-        _close(copy)  # what is told is why the block failed
-        raise
-    copy.close()
+    with NOTICE.last_words(copy.tell_kept):
+        try:
+            yield copy.path
+        except BaseException:
+            _close(copy)  # what is told is why the block failed
+            raise
+        copy.close()
 
 
 def close_all() -> None:
-    """Close the working copies of this process, for who ends it without unwinding."""
+    """Close the working copies of this process, for who ends it without unwinding while others may write."""
     for copy in list(_open.values()):
-        _close(copy)
+        _close(copy, others_write=True)
 
 
-def _close(copy: WorkingCopy) -> None:
+def _close(copy: WorkingCopy, others_write: bool = False) -> None:
     try:
-        copy.close()
+        copy.close(others_write)
     except UserError as problem:
         _log.error("%s", problem)
 

@@ -1,12 +1,10 @@
 """The `rl-rec` command: finds its verbs, and turns every failure into one line and an exit code."""
 
 import os
-import signal
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import EntryPoint, PackageNotFoundError, version
+from typing import NoReturn
 
 import click
 
@@ -14,6 +12,7 @@ from envs.errors import Terminated, UserError
 from envs.memory import keep_freed_memory
 from envs.notice import NOTICE
 from envs.storage.location import shown
+from rl_rec.cli.termination import TERMINATED, end_process, termination_raised
 from rl_rec.cli.verbs import registered
 
 ENTRY_POINTS = "rl_rec.commands"
@@ -97,6 +96,15 @@ def cli() -> None:
     """
 
 
+def run(arguments: list[str] | None = None) -> NoReturn:
+    """``main`` as what the process is for."""
+    code = main(arguments)
+    if NOTICE.given:
+        # Threads that still ask storage, and Arrow's own behind them, would hold the interpreter's end.
+        end_process(code)
+    sys.exit(code)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command line.
 
@@ -112,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_freed_memory()
     try:
-        with _termination_raised():
+        with termination_raised():
             code = cli.main(arguments, prog_name="rl-rec", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
@@ -124,7 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         return _fail(_one_line(error), 2)
     except Terminated:
-        return _fail("terminated", 128 + signal.SIGTERM)
+        return _fail("terminated", TERMINATED)
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", 130)
     except BrokenPipeError:
@@ -137,27 +145,6 @@ def main(arguments: list[str] | None = None) -> int:
             return 1
         what = f"{type(error).__name__}: {_one_line(error)}".rstrip(": ")
         return _fail(f"{what} (set RL_REC_TRACEBACK=1 for the traceback)", 1)
-
-
-@contextmanager
-def _termination_raised() -> Iterator[None]:
-    """Let SIGTERM unwind what is being done, as Ctrl-C does: drafts are removed, and Ray is stopped."""
-
-    def end(*_: object) -> None:
-        if not NOTICE.given:  # a second signal would cut short what the first one began
-            NOTICE.give()
-            raise Terminated
-
-    NOTICE.withdraw()
-    try:
-        before = signal.signal(signal.SIGTERM, end)
-    except ValueError:  # not in the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _usage(error: click.ClickException) -> str:
@@ -177,4 +164,4 @@ def _fail(message: str, code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -54,6 +54,26 @@ NOISY = PROBE.format(
 """,
 )
 
+# A library that waits, whatever signals come, for a server that accepts and never answers: no handler runs.
+STUCK = PROBE.format(
+    options=[],
+    after="",
+    body="""
+    import signal, socket, threading
+    from envs import notice
+    from envs.storage.filesystem import open_url
+    from envs.storage.location import Url
+
+    notice.ENDS_S = 1.0
+    server = socket.create_server(("127.0.0.1", 0))
+    address = f"127.0.0.1:{server.getsockname()[1]}"
+    filesystem, _ = open_url(Url(f"s3://b/folder?region=r&scheme=http&endpoint_override={address}"))
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    with notice.NOTICE.last_words(lambda: click.echo("kept", err=True)):
+        filesystem.get_file_info("b/folder")
+""",
+)
+
 QUIET = PROBE.format(options=[], after="", body="    print('hello')")
 
 
@@ -134,6 +154,13 @@ def test_sigterm_unwinds_what_is_being_done(verb, capsys):
     assert main(["probe"]) == 143
     assert undone and capsys.readouterr().err == "error: terminated\n"
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_sigterm_ends_a_command_in_time_whatever_it_waits_for():
+    key = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "key")
+    done = run_python(STUCK, **key)
+    assert done.returncode == 143
+    assert done.stderr == "kept\nerror: terminated: it had not ended by itself after 1 s\n"
 
 
 def test_version(capsys):

@@ -5,6 +5,7 @@ import pickle
 import socket
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -156,7 +157,9 @@ def test_user_steps_that_the_replay_lacks_are_lost(tmp_path: Path, monkeypatch, 
         runners._lost(box, tmp_path)  # type: ignore[arg-type]
 
 
-def test_a_gate_that_is_shut_refuses_and_drops_and_opens_again():
+@pytest.fixture
+def echo() -> socket.socket:
+    """A server that says what it is told."""
     echo = socket.create_server(("127.0.0.1", 0))
 
     def answer() -> None:
@@ -165,6 +168,10 @@ def test_a_gate_that_is_shut_refuses_and_drops_and_opens_again():
             client.sendall(client.recv(10))
 
     threading.Thread(target=answer, daemon=True).start()
+    return echo
+
+
+def test_a_gate_that_is_shut_refuses_and_drops_and_opens_again(echo):
     gate = Gate(echo.getsockname()[1])
 
     def ask() -> socket.socket:
@@ -181,6 +188,28 @@ def test_a_gate_that_is_shut_refuses_and_drops_and_opens_again():
     gate.open()
     ask().close()
     gate.shut()
+
+
+def test_a_gate_that_is_mute_accepts_and_never_answers_until_it_opens_again(echo):
+    gate = Gate(echo.getsockname()[1])
+    with ExitStack() as clients:
+
+        def ask() -> socket.socket:
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", gate.port), timeout=0.3))
+            client.sendall(b"hello")
+            return client
+
+        before = clients.enter_context(socket.create_connection(("127.0.0.1", gate.port), timeout=0.3))
+        gate.mute()
+        before.sendall(b"hello")
+        waiting = [before, ask()]
+        for client in waiting:
+            with pytest.raises(TimeoutError):
+                client.recv(10)
+        gate.open()
+        assert [client.recv(10) for client in waiting] == [b"", b""]  # dropped
+        assert ask().recv(10) == b"hello"
+        gate.shut()
 
 
 def test_without_moto_its_drill_says_what_to_install(monkeypatch):

@@ -433,6 +433,14 @@ def test_an_interrupted_push_says_what_is_kept_where(url, monkeypatch, caplog, f
     assert (path / "a.json").read_text() == '{"new": 1}'
 
 
+def test_who_must_end_in_the_middle_of_it_says_what_is_kept_where(bucket, url, caplog):
+    with working_copy(url) as path:
+        NOTICE.say_last_words()
+    NOTICE.say_last_words()
+    (told,) = [record.message for record in caplog.records]
+    assert told == f"{url}: what could not be written is kept in {path.parent}"
+
+
 def test_a_file_that_goes_while_the_copy_is_looked_at_is_gone(bucket, url, monkeypatch):
     with working_copy(url) as path:
         is_file = Path.is_file
@@ -451,9 +459,20 @@ def test_working_copies_are_closed_for_who_ends_without_unwinding(bucket, url):
     with working_copy(url) as path:
         (path / "a.json").write_text('{"new": 1}')
         close_all()
-        assert not (bucket / ".lock").exists() and not path.parent.exists()
-        assert contents(bucket)["a.json"] == b'{"new": 1}'
+        assert not path.parent.exists() and contents(bucket)["a.json"] == b'{"new": 1}'
     assert contents(bucket)["a.json"] == b'{"new": 1}'
+
+
+def test_who_ends_without_unwinding_leaves_the_lock_for_what_others_still_write(bucket, url, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(leases.os, "getpid", lambda: 2**22 + 1)  # above what Linux gives: it is no more
+        with working_copy(url):
+            close_all()
+    assert (bucket / ".lock").exists()
+    before = time.monotonic()
+    with working_copy(url):
+        assert time.monotonic() - before >= leases.STALE_S
+    assert not (bucket / ".lock").exists()
 
 
 def test_a_version_that_is_found_is_not_cleared_away(bucket, url, monkeypatch):
@@ -555,6 +574,19 @@ def test_an_attempt_at_s3_is_one_request(monkeypatch, sent):
     with server, pytest.raises(OSError, match="NETWORK_CONNECTION"):
         filesystems.files(filesystem, root)
     assert len(asked) == 1
+
+
+@pytest.mark.slow
+def test_an_s3_server_that_never_answers_is_one_line_in_seconds(monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "key")
+    monkeypatch.setattr(filesystems, "PAUSES_S", (0,))
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        query = f"region=r&scheme=http&endpoint_override=127.0.0.1:{mute.getsockname()[1]}"
+        began = time.monotonic()
+        with pytest.raises(UserError, match="it cannot be reached: check the network"):
+            fetch(Url(f"s3://b/folder?{query}"))
+    assert time.monotonic() - began < 20
 
 
 class TestPatient:

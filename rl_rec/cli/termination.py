@@ -1,0 +1,99 @@
+"""SIGTERM for a command: what is being done is unwound, and in any case the process ends in time."""
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NoReturn
+
+import click
+
+from envs import notice
+from envs.errors import Terminated
+from envs.notice import NOTICE
+
+TERMINATED = 128 + signal.SIGTERM
+"""The exit code."""
+_SPEAKS_S = 1.0
+"""For the last words of a process that does not end by itself."""
+
+
+@contextmanager
+def termination_raised() -> Iterator[None]:
+    """Let SIGTERM unwind the block, as Ctrl-C does: drafts are removed, and Ray is stopped.
+
+    If that takes too long (``notice.ENDS_S``), the process ends in the middle of it. Outside the main thread,
+    which gets all signals, the block is left alone.
+    """
+
+    def end(*_: object) -> None:
+        if not NOTICE.given:  # a second signal would cut short what the first one began
+            NOTICE.give()
+            raise Terminated
+
+    NOTICE.withdraw()
+    try:
+        before = signal.signal(signal.SIGTERM, end)
+    except ValueError:
+        yield
+        return
+    try:
+        with _ended_in_time():
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _ended_in_time() -> Iterator[None]:
+    # Handlers wait until the main thread leaves the library that it is in, Arrow say, however long that takes.
+    # Python writes to the socket at once.
+    heard, told = socket.socketpair()
+    told.setblocking(False)
+    before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_end_in_time, args=(heard,), name="end in time", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        told.close()
+
+
+def _end_in_time(signals: socket.socket) -> None:
+    """Wait for SIGTERM among ``signals``, which end when the block does, and count down."""
+    with signals:
+        while (number := signals.recv(1)) != bytes([signal.SIGTERM]):
+            if not number:
+                return
+        end_s = time.monotonic() + notice.ENDS_S
+        while (left_s := end_s - time.monotonic()) > 0:
+            signals.settimeout(left_s)
+            with suppress(TimeoutError):
+                if not signals.recv(1):
+                    return
+    speaking = threading.Thread(target=_say_last_words, daemon=True)
+    speaking.start()
+    speaking.join(_SPEAKS_S)  # who should read it may be gone
+    os._exit(TERMINATED)
+
+
+def _say_last_words() -> None:
+    NOTICE.say_last_words()
+    click.echo(f"error: terminated: it had not ended by itself after {notice.ENDS_S:g} s", err=True)
+    _flush()
+
+
+def end_process(code: int) -> NoReturn:
+    """End at once: the interpreter's end waits for threads, and for those that Arrow has."""
+    _flush()
+    os._exit(code)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
