@@ -40,7 +40,8 @@ class OffPolicyLearner(TorchLearner):
         self._count = 0
         self._updates = 0  # lifetime
         self._scheduled = 0  # user-steps behind the learning rates
-        seed = stream_seed(self.config.train_settings().seed, self._learner_index or 0, 4)
+        self._seed = self.config.train_settings().seed
+        seed = stream_seed(self._seed, self._learner_index or 0, 4)
         self._noise = torch.Generator(self.device).manual_seed(seed)
         for module_id in self.module.keys():  # noqa: SIM118 (not iterable itself)
             module = self._recommender(module_id)
@@ -91,6 +92,8 @@ class OffPolicyLearner(TorchLearner):
         return torch.stack(list(terms.values())).sum()
 
     def _uncompiled_update(self, batch: dict[str, Any], **_: Any) -> tuple[Any, Any, Any]:
+        if self._learner_index:  # a checkpoint holds the first one's generator only
+            self._noise.manual_seed(stream_seed(self._seed, self._learner_index, 4, self._updates))
         outputs = self.module.forward_train(batch)
         per_module = self.compute_losses(fwd_out=outputs, batch=batch)
         for optimizer in self._optimizer_parameters:
@@ -163,11 +166,7 @@ class OffPolicyLearner(TorchLearner):
         super().set_state(state)
         if "noise" in state:
             self._updates = state.get("updates", 0)  # earlier releases saved none: they had no periods
-            if self._learner_index:  # the state is the first one's: they would all drop the same units
-                seed = self.config.train_settings().seed
-                self._noise.manual_seed(stream_seed(seed, self._learner_index, 4, self._updates))
-            else:
-                restore(self._noise, torch.as_tensor(state["noise"]))
+            restore(self._noise, torch.as_tensor(state["noise"]))
         if "scheduled" in state:
             # The optimizers' state brings the saved rates along; what counts are those of the settings, which
             # population-based training changes between two checkpoints.

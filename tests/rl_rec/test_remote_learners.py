@@ -61,8 +61,10 @@ def test_remote_learners_train_as_the_local_one_does(build, learners):  # noqa: 
             assert figures[1][name] == pytest.approx(figures[0][name], rel=1e-4), name
 
 
-def test_runners_and_learners_apart_resume_bit_equal(build, start, configure, tmp_path):  # noqa: F811
-    overrides = (*REMOTE, "rollout.users=5", "resources.learners=1", "rollout.runners=1")
+@pytest.mark.parametrize("learners", [1, 2])
+def test_runners_and_learners_apart_resume_bit_equal(build, start, configure, tmp_path, learners):  # noqa: F811
+    overrides = (*REMOTE, "rollout.users=5", "agent.encoder.dropout=0.2", f"resources.learners={learners}")
+    overrides = (*overrides, "rollout.runners=1")
     algorithm = build(*overrides)
     train(algorithm, 2)
     assert algorithm.updates == int((algorithm.collected - 50) * 1.7 / 16)
