@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cluster.options import address_option
+from envs.counted import counted
 from envs.errors import Terminated, UserError
 from envs.storage.location import Location
 from rl_rec.cli.checked import CheckedCommand
@@ -158,7 +159,8 @@ def scale(
         if not any(point.runners == 1 for point in runs):
             raise UserError(f"not even one runner has a place: {skipped[0]['why']}")
         hardware = scaling.hardware()
-        console.print(f"[dim]{len(runs)} points × {repeats} blocks of {seconds:g} s, and starting each[/dim]")
+        turns = f"{counted(len(runs), 'point')} × {counted(repeats, 'block')} of {seconds:g} s"
+        console.print(f"[dim]{turns}, and starting each[/dim]")
         blocks: dict[Point, list[dict[str, Any]]] = {point: [] for point in runs}
         stopped = None
         try:
@@ -168,11 +170,14 @@ def scale(
                     blocks[point].append(block)
         except (KeyboardInterrupt, Terminated) as stop:
             blocks = {point: measured for point, measured in blocks.items() if measured}
+            told = f"stopped: {sum(map(len, blocks.values()))} of {len(runs) * repeats} blocks were measured"
             if not any(point.runners == 1 for point in blocks):
-                raise  # nothing to compare with
+                console.print(
+                    f"{told}, none with one env runner to compare with: nothing is written", soft_wrap=True
+                )
+                raise
             stopped = stop
-            count = sum(map(len, blocks.values()))
-            console.print(f"stopped: {count} of {len(runs) * repeats} blocks were measured, and are written")
+            console.print(f"{told}, and are written")
             runs = {point: runs[point] for point in blocks}
     result = {
         "agent": found.name,

@@ -35,6 +35,12 @@ def _is_file(name: str) -> bool:
     return is_file(name)
 
 
+def _is_data_here(name: str) -> bool:
+    """Whether a file can be read before it travels: under the path that it has there, and no code."""
+    path = Path(name)
+    return path.suffix != ".py" and path.is_file()
+
+
 def _check_sweep(
     name: str | None,
     simulator: Location | None,
@@ -52,7 +58,7 @@ def _check_sweep(
     needed = {"--simulator": simulator} if dry_run else {"--simulator": simulator, "--out": out}
     if missing := [option for option, value in needed.items() if value is None]:
         raise UserError(f"missing {', '.join(missing)}")
-    if not _is_file(name):
+    if not _is_file(name) or _is_data_here(name):
         assert simulator is not None
         _plan(name, simulator, split, assignments, seeds, steps, episodes).check_alone()
 

@@ -15,6 +15,7 @@ import numpy as np
 import ray
 import torch
 
+from envs.counted import counted
 from envs.errors import UserError
 from envs.progress import Progress
 from envs.storage.location import Location
@@ -37,6 +38,11 @@ _PROCESSES = ("driver", "runner", "learner")
 _ENDLESS = 10**9
 
 
+def named(what: str, learners: int) -> str:
+    """``what`` with its remote learners, where it has any."""
+    return f"{what}, {counted(learners, 'learner')}" if learners else what
+
+
 @dataclass(frozen=True)
 class Point:
     """One layout to measure."""
@@ -46,8 +52,7 @@ class Point:
     learners: int
 
     def __str__(self) -> str:
-        what = "local" if not self.runners else f"{self.runners} {self.mode}"
-        return what + (f", {self.learners} learners" if self.learners else "")
+        return named(f"{self.runners} {self.mode}" if self.runners else "local", self.learners)
 
     def settings(self, base: TrainSettings[Any]) -> TrainSettings[Any]:
         """The run of this point: endless, without evaluations, whole rounds of fragments between reports.

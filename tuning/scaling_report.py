@@ -4,13 +4,13 @@ import csv
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -18,9 +18,10 @@ from rich.text import Text
 from envs.files import write_json
 from rl_rec.json_values import json_value
 from rl_rec.train_settings import TrainSettings
-from tuning.scaling import Point
+from tuning.scaling import Point, named
 from tuning.scaling_model import Costs, Layout, curve, knee, per_busiest_cpu_s, predict
 
+_STYLES = ("-", "--", "-.", ":")
 _UNITS = {"k": 1e3, "M": 1e6, "G": 1e9}
 
 
@@ -141,8 +142,7 @@ def _kinds(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any
     kinds: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         if row["runners"]:
-            name = row["mode"] + (f", {row['learners']} learners" if row["learners"] else "")
-            kinds.setdefault(name, []).append(row)
+            kinds.setdefault(named(row["mode"], row["learners"]), []).append(row)
     return kinds
 
 
@@ -158,41 +158,45 @@ def _draw_measured(axes: Axes, result: Mapping[str, Any]) -> None:
         axes.errorbar(runners, middle, spread, fmt="o", color=f"C{index}", capsize=3, label=f"{name}, measured")
         predicted = [row["predicted"] for row in rows]
         axes.plot(
-            [row["runners"] for row in rows], predicted, "--", color=f"C{index}", label=f"{name}, predicted"
+            [row["runners"] for row in rows], predicted, "x--", color=f"C{index}", label=f"{name}, predicted"
         )
-    local = next((row for row in result["points"] if not row["runners"]), None)
-    if local is not None and local["user_steps_per_s"] is not None:
-        axes.axhline(local["user_steps_per_s"], color="grey", linewidth=1, label="no remote runner")
+    local = [row for row in result["points"] if not row["runners"] and row["user_steps_per_s"] is not None]
+    for row, style in zip(local, cycle(_STYLES)):
+        label = named("no remote runner", row["learners"])
+        axes.axhline(row["user_steps_per_s"], color="grey", linewidth=1, linestyle=style, label=label)
     axes.set(xlabel="env runners", ylabel="user-steps per second", title=f"on {result['cores']} cores")
     axes.margins(x=0.1)
-    axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(0, 1.1 * axes.dataLim.ymax)
+    axes.set_xticks(sorted({row["runners"] for row in result["points"] if row["runners"]}))
     axes.legend(frameon=False, fontsize=8)
 
 
 def _draw_curve(axes: Axes, result: Mapping[str, Any]) -> None:
-    for index, (name, rows) in enumerate(_kinds(result["curve"]).items()):
+    # One curve may lie on another: the wider ones are drawn first, and show.
+    kinds = _kinds(result["curve"])
+    for index, ((name, rows), style) in enumerate(zip(kinds.items(), cycle(_STYLES))):
         axes.plot(
             [row["runners"] for row in rows],
             [row["user_steps_per_s"] for row in rows],
-            ".-",
+            marker=".",
+            linestyle=style,
+            linewidth=1.0 + len(kinds) - index,
             color=f"C{index}",
             label=name,
         )
-    for found in result["knees"]:
-        if found["runners"] is not None:
-            axes.axvline(found["runners"], color="grey", linewidth=0.8, linestyle=":")
-            axes.annotate(
-                f"{found['mode']}: {found['bottleneck']}",
-                (found["runners"], found["user_steps_per_s"]),
-                textcoords="offset points",
-                xytext=(6, -12),
-                fontsize=8,
-            )
+    for line, found in enumerate(each for each in result["knees"] if each["runners"] is not None):
+        axes.axvline(found["runners"], color="grey", linewidth=0.8, linestyle=":")
+        axes.annotate(
+            f"{named(found['mode'], found['learners'])}: {found['bottleneck']}",
+            (found["runners"], found["user_steps_per_s"]),
+            textcoords="offset points",
+            xytext=(6, -14 - 10 * line),
+            fontsize=8,
+        )
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set(xlabel="env runners", title="predicted, a core for every process")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * axes.dataLim.ymax)
     axes.legend(frameon=False, fontsize=8)
 
 
@@ -262,7 +266,7 @@ def render(result: Mapping[str, Any]) -> RenderableType:
         )
     knees = [
         Text(
-            f"{found['mode']}, {found['learners']} learners: "
+            f"{named(found['mode'], found['learners'])}: "
             + (
                 f"from {found['runners']} runners on the bottleneck is the {found['bottleneck']}; "
                 f"what moves it: {found['lever']}"

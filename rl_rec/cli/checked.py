@@ -10,8 +10,8 @@ class CheckedCommand(click.Command):
     """A command that refuses parameters which cannot work before it begins, and before it travels as a job.
 
     Args:
-        check: gets the parameters by name and raises ``UserError``. It looks at nothing else: where it is
-            asked, neither the files nor the devices of the command's machine need be there.
+        check: gets the parameters by name and raises ``UserError``. It needs nothing else: where it is asked,
+            neither the files nor the devices of the command's machine need be there.
     """
 
     def __init__(self, *arguments: Any, check: Callable[..., object], **options: Any) -> None:

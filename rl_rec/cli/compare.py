@@ -11,6 +11,7 @@ from rich.text import Text
 
 from envs.errors import UserError
 from envs.storage.location import Location, shown
+from rl_rec.cli.checked import CheckedCommand
 from rl_rec.cli.options import FOLDER, device_option, json_option, local_folders, set_option
 from rl_rec.cli.output import console, emit
 from rl_rec.cli.progress import reporting
@@ -19,8 +20,21 @@ _SPLITS = ("train", "validation", "test")
 _NOTHING = "-"
 
 
+def _check(assignments: Sequence[str], **_: object) -> None:
+    from envs.world_settings import WorldSettings
+
+    WorldSettings().check_paths(_changes(assignments))  # what they change is in the run's folder
+
+
+def _changes(assignments: Sequence[str]) -> list[str]:
+    """``--set`` as assignments to the world's rules: spelt as for train, or without the prefix."""
+    return [assignment.removeprefix("world.") for assignment in assignments]
+
+
 @click.command(
-    epilog="Example: rl-rec compare runs/supervised runs/hac --days 7 --visits 2000 --share 0.15 --detect 0.01"
+    cls=CheckedCommand,
+    check=_check,
+    epilog="Example: rl-rec compare runs/supervised runs/hac --days 7 --visits 2000 --share 0.15 --detect 0.01",
 )
 @click.argument("arm_a", metavar="RUN_A", type=FOLDER)
 @click.argument("arm_b", metavar="RUN_B", type=FOLDER)
@@ -85,7 +99,7 @@ def compare(
     from rl_rec.run_folder import RunFolder
 
     runs = [RunFolder(arm_a), RunFolder(arm_b)]
-    rules = runs[0].settings.world.with_overrides([text.removeprefix("world.") for text in assignments])
+    rules = runs[0].settings.world.with_overrides(_changes(assignments))
     lengths = {run.settings.world.history_length for run in runs}
     if len(lengths) > 1:
         raise UserError(f"the runs were trained with different world.history_length: {sorted(lengths)}")

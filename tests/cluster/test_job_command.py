@@ -24,6 +24,7 @@ def check(arguments: Sequence[str], has_cwd: bool = False) -> list[str]:
         GOOD,
         ["evaluate", "--run", "/r", "--simulator", "file:///s", "--device", "cuda"],  # the cluster may have one
         ["compare", "/a", "gs://b/c", "--simulator", "/s", "--json"],
+        ["compare", "/a", "/b", "--set", "world.max_steps=5", "--set", "dynamics.trust=3"],
         ["quickstart", "--out", "/mnt/q"],
         ["report", "/a", "s3://b/study", "--out", "/x"],
         ["train", "hsrl", *GOOD[2:], "--set", "agent.sids=/mnt/sids", "--device", "cuda"],
@@ -133,6 +134,7 @@ NEW = ["--simulator", "/s", "--out", "/o"]
         (["evaluate", "--policy", "random", "--simulator", "/s", "--set", "world.repeat=x"], "'repeats'"),
         (["evaluate", "--run", "/r", "--set", "max_stepz=5"], "did you mean 'max_steps'"),
         (["evaluate", "--run", "/r", "--catalogue", "chrun=0.1"], "did you mean 'catalogue.churn'"),
+        (["compare", "/a", "/b", "--set", "world.max_stepz=5"], "did you mean 'max_steps'"),
     ],
 )
 def test_what_the_command_would_refuse_there_it_refuses_here_with_the_same_line(arguments, problem):
@@ -141,6 +143,19 @@ def test_what_the_command_would_refuse_there_it_refuses_here_with_the_same_line(
     with pytest.raises(UserError) as there:
         cli.main(arguments, standalone_mode=False)
     assert str(there.value) == str(here.value)
+
+
+def test_a_sweep_of_ones_own_is_read_where_its_file_is_here_as_well(tmp_path):
+    file = tmp_path / "mine.yaml"
+    arguments = ["sweep", str(file), *NEW]
+    file.write_text("name: mine\nquestion: Which\nsteps: 100\ngrid: {agent.gama: [0.9, 0.8]}\n")
+    with pytest.raises(UserError, match=r"did you mean 'agent\.gamma'"):
+        check(arguments)
+    file.write_text("name: mine\nquestion: Which\nsteps: 100\ngrid: {agent.gamma: [0.9, 0.8]}\n")
+    assert check(arguments) == []
+    code = tmp_path / "mine.py"  # is not run here
+    code.write_text("1 / 0\n")
+    assert check(["sweep", str(code), *NEW]) == []
 
 
 def test_with_a_folder_to_run_in_relative_paths_are_the_clusters():

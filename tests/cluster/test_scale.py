@@ -132,6 +132,8 @@ def test_what_was_measured_before_sigterm_is_kept(
         scale.main(command, standalone_mode=False)
     if kept is None:  # not even one runner: nothing to compare with
         assert not (tmp_path / "out").exists()
+        told = capsys.readouterr().err
+        assert "1 of 3 blocks were measured, none with one env runner to compare with: nothing is" in told
     else:
         assert "stopped: 2 of 3 blocks were measured" in capsys.readouterr().err
         document = json.loads((tmp_path / "out" / "scale.json").read_text())

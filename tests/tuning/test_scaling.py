@@ -2,7 +2,10 @@
 
 import math
 
-from tuning.scaling import _mean, _reported
+from matplotlib.figure import Figure
+
+from tuning.scaling import Point, _mean, _reported
+from tuning.scaling_report import _draw_curve, _draw_measured
 
 
 def test_iterations_without_an_update_have_no_update_time():
@@ -10,3 +13,29 @@ def test_iterations_without_an_update_have_no_update_time():
     assert _reported(results, "time/update_s") == [1.0]
     assert _mean(results, "time/update_s") == 1.0
     assert _mean(results, "time/sync_s") is None
+
+
+def test_points_are_named_by_their_learners():
+    points = [Point(0, "sync", 1), Point(2, "sync", 2), Point(2, "async", 0)]
+    assert list(map(str, points)) == ["local, 1 learner", "2 sync, 2 learners", "2 async"]
+
+
+def row(runners: int, learners: int, speed: float) -> dict:
+    what = {"runners": runners, "mode": "sync", "learners": learners}
+    return what | dict.fromkeys(("user_steps_per_s", "slowest", "fastest", "predicted"), speed)
+
+
+def test_every_kind_has_a_line_of_its_own_in_the_picture():
+    rows = [row(0, 0, 1.0), row(1, 0, 2.0), row(0, 1, 3.0), row(1, 1, 4.0)]
+    knees = [{**row(1, learners, 2.0), "bottleneck": "learner"} for learners in (0, 1)]
+    measured, curve = Figure().subplots(1, 2)
+    _draw_measured(measured, {"points": rows, "cores": 2})
+    _draw_curve(curve, {"curve": [row(1, 0, 2.0), row(1, 1, 2.0)], "knees": knees})
+    labels = [text.get_text() for text in measured.get_legend().get_texts()]
+    assert {"no remote runner", "no remote runner, 1 learner", "sync, 1 learner, measured"} <= set(labels)
+    across = [line for line in measured.get_lines() if line.get_color() == "grey"]
+    assert [line.get_ydata()[0] for line in across] == [1.0, 3.0]
+    assert list(measured.get_xticks()) == [1] and measured.get_ylim() == (0, 4.4)
+    under, over = curve.get_lines()[:2]
+    assert under.get_linewidth() > over.get_linewidth() and under.get_linestyle() != over.get_linestyle()
+    assert [text.get_text() for text in curve.texts] == ["sync: learner", "sync, 1 learner: learner"]
