@@ -24,6 +24,13 @@ from rl_rec.cli.settings_list import settings_table
 _OUTSIDE = re.compile(r"\b(?!file\b)[a-z0-9+]+://|^--track\b")
 """What a command reaches over the network: folders behind URLs, trackers."""
 
+_LOGINS = {
+    ".amazonaws.com": "aws ecr get-login-password --region {region} | "
+    "docker login --username AWS --password-stdin {registry}",
+    "-docker.pkg.dev": "gcloud auth configure-docker {registry} --quiet",
+}
+"""By which command a machine logs in with its role, by the end of the registry's name."""
+
 
 @click.group(epilog="Example: rl-rec cluster render kuberay --gpus 8 --workers 4 --out deploy/ray")
 def cluster() -> None:
@@ -136,6 +143,13 @@ def _warnings(described: ClusterSettings, result: Rendered, command: Sequence[st
             f"pods reach nothing outside, and the command has {outside}: "
             "open the addresses that it takes with --set kubernetes.egress=RANGE,..."
         )
+    registry = described.image.partition("/")[0]
+    login = next((command for ending, command in _LOGINS.items() if registry.endswith(ending)), None)
+    if own in ("aws", "gcp") and described.registry_login is None and login is not None:
+        yield (
+            f"{registry} asks for a login, and there is none: --set "
+            + shlex.quote("registry_login=" + login.format(registry=registry, region=registry.split(".")[-3]))
+        )
     if own == "aws" and "aws ecr " in (described.registry_login or "") and described.aws.worker_profile is None:
         yield (
             "registry_login asks ECR with each machine's role, and none may: name roles that may read it, "
@@ -172,7 +186,13 @@ def _options(fits: Mapping[str, Any]) -> str:
 def _written(described: Mapping[str, Any]) -> RenderableType:
     lines = [
         *(f"wrote {file}" for file in described["files"]),
-        f"fits: {_options(described['fits'])}",
-        f"fits a study or sweep besides: --parallel {described['trials_at_once']}",
+        *(
+            [
+                f"fits: {_options(described['fits'])}",
+                f"fits a study or sweep besides: --parallel {described['trials_at_once']}",
+            ]
+            if TARGETS[described["target"]].makes_cluster
+            else []
+        ),
     ]
     return Text("\n".join([*lines, "next:", *(f"  {step}" for step in described["next"])]))

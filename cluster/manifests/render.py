@@ -52,6 +52,7 @@ class Target:
     """Paths of other settings and groups that change nothing of its files."""
     needs_registry: bool = True
     """Whether the image goes through a registry."""
+    makes_cluster: bool = True
     takes_command: bool = False
     runner_machines: bool = True
 
@@ -92,6 +93,7 @@ def render(target: str, settings: ClusterSettings, command: Sequence[str] = ()) 
     context = {
         "c": settings,
         "target": target,
+        "makes_cluster": chosen.makes_cluster,
         "title": chosen.summary,
         "size": _size(settings, fixed=not chosen.runner_machines),
         "fits": " ".join(f"--set {path}={value}" for path, value in fits.items()),
@@ -347,5 +349,6 @@ TARGETS: Mapping[str, Target] = {
         checks.check_docker,
         ("docker build -f FOLDER/Dockerfile -t {image} .", "docker push {image}"),
         ignores=ClusterSettings.model_fields.keys() - {"image", "gpus"},
+        makes_cluster=False,
     ),
 }

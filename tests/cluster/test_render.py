@@ -539,6 +539,33 @@ def test_a_job_that_reaches_outside_of_closed_pods_is_warned_about(more):
         assert CliRunner().invoke(verb, silent).stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("target", "image", "login"),
+    [
+        (
+            "aws",
+            "1.dkr.ecr.eu-west-1.amazonaws.com/rl-rec",
+            "aws ecr get-login-password --region eu-west-1 | docker login --username AWS --pass",
+        ),
+        ("gcp", "us-west1-docker.pkg.dev/p/r/rl-rec", "gcloud auth configure-docker us-west1-docker.pkg.dev"),
+        ("aws", "registry.example.org/rl-rec", None),
+        ("kuberay", "1.dkr.ecr.eu-west-1.amazonaws.com/rl-rec", None),  # nodes have rights of their own
+    ],
+)
+def test_a_clouds_registry_without_a_login_is_warned_about(target, image, login):
+    project = ["--set", "gcp.project=my-project"] if target == "gcp" else []
+    arguments = ["render", target, "--gpus", "0", "--set", f"image={image}", *project]
+    warned = CliRunner().invoke(verb, arguments)
+    assert warned.exit_code == 0
+    assert warned.stderr == "" if login is None else f"--set 'registry_login={login}" in warned.stderr
+
+
+def test_an_image_is_no_cluster_that_settings_fit(tmp_path, capsys):
+    run("render", "docker", "--out", tmp_path / "x")
+    told = capsys.readouterr().out
+    assert "docker build" in told and "fits" not in told
+
+
 def test_a_login_by_a_role_that_machines_do_not_have_is_warned_about():
     login = "registry_login=aws ecr get-login-password | docker login -u AWS --password-stdin example.org"
     arguments = ["render", "aws", "--gpus", "0", "--set", "image=a/b", "--set", login]
