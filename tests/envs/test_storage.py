@@ -26,7 +26,7 @@ from envs.storage import lease as leases
 from envs.storage import snapshots
 from envs.storage.filesystem import PatientHandler, again, once, open_url, patient
 from envs.storage.lease import Lease
-from envs.storage.location import Url, location, shown
+from envs.storage.location import Url, location, remember, shown
 from envs.storage.snapshots import fetch
 from envs.storage.working_copy import WorkingCopy, close_all, copy_of, working_copy
 
@@ -98,6 +98,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
         ("C:b", Path("C:b")),
         ("s3://bucket/a/", Url("s3://bucket/a")),
         ("s3://bucket/a/?region=eu-west-1", Url("s3://bucket/a?region=eu-west-1")),
+        ("gs://anonymous@bucket/a", Url("gs://anonymous@bucket/a")),
         (Path("a"), Path("a")),
     ],
 )
@@ -120,10 +121,21 @@ def test_a_url_is_taken_apart_and_put_together_as_a_path_is():
     assert url.resolve() is url
 
 
+def test_a_person_reads_the_urls_of_what_lies_in_copies():
+    remember(Path("/copies/one/run"), Url("s3://bucket/run?region=eu"))
+    remember(Path("/copies/two/run"), Url("s3://bucket/other"))
+    asked = "/copies/one/run: see (/copies/one/run/trial/a=b.json), /copies/one/run/a.png. /copies/two/run/b"
+    assert shown(asked) == (
+        "s3://bucket/run?region=eu: see (s3://bucket/run/trial/a=b.json?region=eu), "
+        "s3://bucket/run/a.png?region=eu. s3://bucket/other/b"
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("s3://key:secret@bucket/a", "a URL must hold no credentials"),
+        ("gs://anonymous:secret@bucket/a", "a URL must hold no credentials"),
         ("s3://bucket", "names no folder: expected s3://bucket/folder"),
         ("s3://bucket/", "names no folder"),
     ],
