@@ -658,6 +658,36 @@ class TestPatient:
         assert set(contents(bucket)) == {"a.json", "part/b.bin", "c.bin"}
 
 
+def test_an_older_version_is_not_tried_again_after_a_newer_one(bucket, monkeypatch):
+    """Tune copies a trial's results in the background; what was stored before a checkpoint must stay."""
+    filesystem, inside, go_on = patient(arrow.LocalFileSystem()), threading.Event(), threading.Event()
+    upload, older = filesystems.upload, iter(range(1))
+
+    def away(inner, source, path):  # type: ignore[no-untyped-def]
+        if next(older, None) is not None:
+            inside.set()
+            raise OSError("503")
+        upload(inner, source, path)
+
+    monkeypatch.setattr(filesystems, "upload", away)
+    monkeypatch.setattr(NOTICE, "pause", lambda _: go_on.wait(10))
+
+    def copy_older() -> None:
+        with filesystem.open_output_stream(f"{bucket}/a.json") as stream:
+            stream.write(b"older")
+
+    copying = threading.Thread(target=copy_older)
+    copying.start()
+    assert inside.wait(10)
+    (bucket / "newer").write_text("newer")
+    filesystems.upload_newest(filesystem, bucket / "newer", f"{bucket}/a.json")
+    go_on.set()
+    copying.join()
+    assert (bucket / "a.json").read_text() == "newer"
+    copy_older()  # it is no longer older
+    assert (bucket / "a.json").read_text() == "older"
+
+
 def test_sign_of_life_survives_an_outage(url, failing):
     handler = failing(0)
     with working_copy(url):
