@@ -171,7 +171,8 @@ class PatientHandler(arrow.FileSystemHandler):
         return self._again(lambda: self.inner.get_file_info(paths), paths[0])
 
     def get_file_info_selector(self, selector: Any) -> Any:
-        return self._again(lambda: self.inner.get_file_info(selector), selector.base_dir)
+        found = self._again(lambda: self.inner.get_file_info(selector), selector.base_dir)
+        return _with_folders(found, selector.base_dir) if selector.recursive else found
 
     def create_dir(self, path: str, recursive: bool) -> None:
         self._again(lambda: self.inner.create_dir(path, recursive=recursive), path)
@@ -213,6 +214,21 @@ class PatientHandler(arrow.FileSystemHandler):
 
     def _again(self, attempt: Callable[[], _T], path: str) -> _T:
         return again(attempt, path)
+
+
+def _with_folders(found: list[arrow.FileInfo], root: str) -> list[arrow.FileInfo]:
+    """Also the folders below ``root`` that nobody made: who copies files elsewhere makes those listed first.
+
+    Arrow lists them for S3, and not for Google's storage.
+    """
+    known, missing = {info.path.rstrip("/") for info in found} | {root.rstrip("/")}, []
+    for info in found:
+        folder = info.path.rstrip("/").rpartition("/")[0]
+        while folder not in known and folder.startswith(root):
+            known.add(folder)
+            missing.append(arrow.FileInfo(folder, arrow.FileType.Directory))
+            folder = folder.rpartition("/")[0]
+    return missing + found
 
 
 class _Upload:

@@ -613,6 +613,19 @@ class TestPatient:
         arrow.copy_files(str(target), str(tmp_path / "back"), source_filesystem=filesystem)
         assert contents(tmp_path / "back") == contents(bucket)
 
+    def test_it_lists_the_folders_that_a_store_without_such_leaves_out(self, bucket, tmp_path):
+        class Flat(PatientHandler):
+            def get_file_info_selector(self, selector):  # type: ignore[no-untyped-def]
+                return [info for info in self.inner.get_file_info(selector) if info.is_file]
+
+        (bucket / "a" / "b").mkdir(parents=True)
+        (bucket / "a" / "b" / "c").write_text("c")
+        flat = patient(arrow.PyFileSystem(Flat(arrow.LocalFileSystem())))
+        found = flat.get_file_info(arrow.FileSelector(str(bucket), recursive=True))
+        assert sorted(info.base_name for info in found if not info.is_file) == ["a", "b", "part"]
+        arrow.copy_files(str(bucket), str(tmp_path / "back"), source_filesystem=flat)
+        assert contents(tmp_path / "back") == contents(bucket)
+
     def test_it_goes_to_other_nodes(self, bucket):
         filesystem = pickle.loads(pickle.dumps(patient(arrow.LocalFileSystem())))
         assert filesystem == patient(arrow.LocalFileSystem())
