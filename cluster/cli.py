@@ -1,5 +1,6 @@
 """`rl-rec train` and `rl-rec quickstart`: the verbs that place work on Ray."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -142,7 +143,7 @@ def train(
             console.print("[dim]no whole checkpoint yet: starting over[/dim]")
     if settings.idle:
         console.print(f"[yellow]{settings.idle}[/yellow]", soft_wrap=True)
-    go_on = f"go on with: rl-rec train --resume {shown(path)}"
+    go_on = f"go on with: rl-rec train --resume {shlex.quote(shown(path))}"
     try:
         with ray_session([settings.reservation], address, go_on=go_on):
             console.print("[dim]training; interrupt with Ctrl-C and go on later with --resume[/dim]")

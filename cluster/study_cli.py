@@ -1,6 +1,7 @@
 """`rl-rec study`: variants of algorithms over seeds, worlds and serving conditions, as tables."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,7 +152,7 @@ def study(
     trackers = make_trackers(track, path.name)
     if resume_path is None:  # before Ray starts, which takes seconds
         studies.check(plan, path)
-    go_on = f"go on with: rl-rec study --resume {shown(path)}"
+    go_on = f"go on with: rl-rec study --resume {shlex.quote(shown(path))}"
     try:
         with ray_session(plan.reservations, address, at_once=parallel, go_on=go_on):
             if resume_path is not None:
@@ -164,9 +165,7 @@ def study(
         raise
     emit(result, as_json, render)
     for trial, problem in result["failed"].items():
-        notice = (
-            f"error: trial {trial} failed: {problem} (try it again with: rl-rec study --resume {shown(path)})"
-        )
+        notice = f"error: trial {trial} failed: {problem} (to try it again, {go_on})"
         console.print(notice, markup=False, soft_wrap=True)
     if result["failed"]:
         raise click.exceptions.Exit(1)

@@ -14,7 +14,7 @@ from ray.tune.logger import JsonLoggerCallback
 from ray.tune.result import DONE, SHOULD_CHECKPOINT, TRAINING_ITERATION
 
 from envs.notice import NOTICE
-from envs.storage.filesystem import Stamp, once, upload
+from envs.storage.filesystem import Stamp, upload_newest
 from envs.storage.working_copy import copy_of
 from rl_rec import metrics as names
 from rl_rec.run_folder import RESULTS
@@ -63,9 +63,9 @@ class ResultsFirst(JsonLoggerCallback):
 def _put(staged: Path, storage: Any) -> None:
     if storage.custom_fs_provided:
         # Signals are handled by the main thread, and not while it is inside Arrow: SIGTERM would go unheard.
-        with staged.open("rb") as results, ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(1) as pool:
             target = f"{storage.trial_fs_path}/{RESULTS}"
-            pool.submit(upload, once(storage.storage_filesystem), results, target).result()
+            pool.submit(upload_newest, storage.storage_filesystem, staged, target).result()
         return
     draft = Path(storage.trial_fs_path) / f".{RESULTS}"
     shutil.copyfile(staged, draft)

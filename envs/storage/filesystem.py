@@ -4,10 +4,13 @@ import json
 import logging
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, TypeVar
+from weakref import WeakSet
 
 import pyarrow.fs as arrow
 from pyarrow import ArrowInvalid, PythonFile
@@ -168,7 +171,8 @@ class PatientHandler(arrow.FileSystemHandler):
         return self._again(lambda: self.inner.get_file_info(paths), paths[0])
 
     def get_file_info_selector(self, selector: Any) -> Any:
-        return self._again(lambda: self.inner.get_file_info(selector), selector.base_dir)
+        found = self._again(lambda: self.inner.get_file_info(selector), selector.base_dir)
+        return _with_folders(found, selector.base_dir) if selector.recursive else found
 
     def create_dir(self, path: str, recursive: bool) -> None:
         self._again(lambda: self.inner.create_dir(path, recursive=recursive), path)
@@ -208,25 +212,36 @@ class PatientHandler(arrow.FileSystemHandler):
     def open_append_stream(self, path: str, metadata: Any) -> PythonFile:
         raise NotImplementedError("object stores do not append")
 
-    def put(self, path: str, spool: BinaryIO) -> None:
-        """Write the whole of ``spool`` to ``path``."""
-
-        def write() -> None:
-            spool.seek(0)
-            upload(self.inner, spool, path)
-
-        self._again(write, path)
-
     def _again(self, attempt: Callable[[], _T], path: str) -> _T:
         return again(attempt, path)
+
+
+def _with_folders(found: list[arrow.FileInfo], root: str) -> list[arrow.FileInfo]:
+    """Also the folders below ``root`` that nobody made: who copies files elsewhere makes those listed first.
+
+    Arrow lists them for S3, and not for Google's storage.
+    """
+    known, missing = {info.path.rstrip("/") for info in found} | {root.rstrip("/")}, []
+    for info in found:
+        folder = info.path.rstrip("/").rpartition("/")[0]
+        while folder not in known and folder.startswith(root):
+            known.add(folder)
+            missing.append(arrow.FileInfo(folder, arrow.FileType.Directory))
+            folder = folder.rpartition("/")[0]
+    return missing + found
 
 
 class _Upload:
     """Keeps what is written, and uploads it when it is closed (an ``io`` class: also when it is dropped)."""
 
     def __init__(self, handler: PatientHandler, path: str) -> None:
-        self._handler, self._path = handler, path
+        self._handler, self.path = handler, path
         self._spool: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 (closed with this)
+        self.superseded = False
+        """Whether a newer version has been stored."""
+        self.trying = threading.Lock()
+        with _uploads_change:
+            _uploads.add(self)
 
     def writable(self) -> bool:
         return True
@@ -247,7 +262,18 @@ class _Upload:
     def close(self) -> None:
         if not self.closed:
             with self._spool:
-                self._handler.put(self._path, self._spool)
+                self._handler._again(self._try, self.path)
+
+    def _try(self) -> None:
+        with self.trying:
+            if not self.superseded:
+                self._spool.seek(0)
+                upload(self._handler.inner, self._spool, self.path)
+
+
+_uploads: WeakSet[_Upload] = WeakSet()
+"""Those of this process that are under way, and may be tried again for minutes."""
+_uploads_change = threading.Lock()
 
 
 def patient(filesystem: arrow.FileSystem) -> arrow.PyFileSystem:
@@ -259,6 +285,23 @@ def once(filesystem: arrow.FileSystem) -> arrow.FileSystem:
     """What ``patient`` was made of: it fails at the first attempt, for those who must not wait."""
     handler = getattr(filesystem, "handler", None)
     return handler.inner if isinstance(handler, PatientHandler) else filesystem
+
+
+def upload_newest(filesystem: arrow.FileSystem, source: Path, path: str) -> None:
+    """Copy ``source`` to ``path`` at the first attempt; what others began to copy there is not tried again.
+
+    Raises:
+        OSError: it failed; the others go on.
+    """
+    with ExitStack() as waiting:
+        with _uploads_change:
+            older = [one for one in _uploads if one.path == path]
+        for one in older:
+            waiting.enter_context(one.trying)
+        with source.open("rb") as file:
+            upload(once(filesystem), file, path)
+        for one in older:
+            one.superseded = True
 
 
 def download(filesystem: arrow.FileSystem, path: str, into: BinaryIO) -> None:

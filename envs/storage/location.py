@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from envs.errors import UserError
 
 _SECRET = re.compile(r"(^|&)[^=&]*(sig|secret|password|token|key)[^=&]*=", re.IGNORECASE)
+_INSIDE = r"(?:/[\w.=+-]*\w)*"  # a full stop behind it is the sentence's
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -65,7 +66,12 @@ def location(value: str | Location) -> Location:
         return Path(value)
     parts = urlsplit(value)
     account = parts.scheme in ("abfs", "abfss") and ":" not in parts.netloc  # container@account
-    if ("@" in parts.netloc and not account) or "@" in parts.query or _SECRET.search(parts.query):
+    public = parts.scheme == "gs" and parts.username == "anonymous" and parts.password is None
+    if (
+        ("@" in parts.netloc and not account and not public)
+        or "@" in parts.query
+        or _SECRET.search(parts.query)
+    ):
         raise UserError(
             f"{parts.scheme}://{parts.hostname}...: a URL must hold no credentials; "
             "give them through the environment (see docs/storage.md)"
@@ -76,19 +82,20 @@ def location(value: str | Location) -> Location:
     return Url(f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}{query}")
 
 
-_copies: dict[str, str] = {}
+_copies: dict[str, Url] = {}
 
 
 def remember(copy: Path, url: Url) -> None:
     """Note that the local folder ``copy`` stands for ``url``."""
-    _copies[str(copy)] = str(url)
+    _copies[str(copy)] = url
 
 
 def shown(value: object) -> str:
     """Text for a person: URLs in place of the paths of their local copies."""
     text = str(value)
     for copy, url in _copies.items():
-        text = text.replace(copy, url)
+        path, query = (part.replace("\\", r"\\") for part in url._parts())
+        text = re.sub(f"{re.escape(copy)}({_INSIDE})", rf"{path}\g<1>{query}", text)
     return text
 
 

@@ -26,7 +26,7 @@ from envs.storage import lease as leases
 from envs.storage import snapshots
 from envs.storage.filesystem import PatientHandler, again, once, open_url, patient
 from envs.storage.lease import Lease
-from envs.storage.location import Url, location, shown
+from envs.storage.location import Url, location, remember, shown
 from envs.storage.snapshots import fetch
 from envs.storage.working_copy import WorkingCopy, close_all, copy_of, working_copy
 
@@ -98,6 +98,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
         ("C:b", Path("C:b")),
         ("s3://bucket/a/", Url("s3://bucket/a")),
         ("s3://bucket/a/?region=eu-west-1", Url("s3://bucket/a?region=eu-west-1")),
+        ("gs://anonymous@bucket/a", Url("gs://anonymous@bucket/a")),
         (Path("a"), Path("a")),
     ],
 )
@@ -120,10 +121,21 @@ def test_a_url_is_taken_apart_and_put_together_as_a_path_is():
     assert url.resolve() is url
 
 
+def test_a_person_reads_the_urls_of_what_lies_in_copies():
+    remember(Path("/copies/one/run"), Url("s3://bucket/run?region=eu"))
+    remember(Path("/copies/two/run"), Url("s3://bucket/other"))
+    asked = "/copies/one/run: see (/copies/one/run/trial/a=b.json), /copies/one/run/a.png. /copies/two/run/b"
+    assert shown(asked) == (
+        "s3://bucket/run?region=eu: see (s3://bucket/run/trial/a=b.json?region=eu), "
+        "s3://bucket/run/a.png?region=eu. s3://bucket/other/b"
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("s3://key:secret@bucket/a", "a URL must hold no credentials"),
+        ("gs://anonymous:secret@bucket/a", "a URL must hold no credentials"),
         ("s3://bucket", "names no folder: expected s3://bucket/folder"),
         ("s3://bucket/", "names no folder"),
     ],
@@ -601,6 +613,19 @@ class TestPatient:
         arrow.copy_files(str(target), str(tmp_path / "back"), source_filesystem=filesystem)
         assert contents(tmp_path / "back") == contents(bucket)
 
+    def test_it_lists_the_folders_that_a_store_without_such_leaves_out(self, bucket, tmp_path):
+        class Flat(PatientHandler):
+            def get_file_info_selector(self, selector):  # type: ignore[no-untyped-def]
+                return [info for info in self.inner.get_file_info(selector) if info.is_file]
+
+        (bucket / "a" / "b").mkdir(parents=True)
+        (bucket / "a" / "b" / "c").write_text("c")
+        flat = patient(arrow.PyFileSystem(Flat(arrow.LocalFileSystem())))
+        found = flat.get_file_info(arrow.FileSelector(str(bucket), recursive=True))
+        assert sorted(info.base_name for info in found if not info.is_file) == ["a", "b", "part"]
+        arrow.copy_files(str(bucket), str(tmp_path / "back"), source_filesystem=flat)
+        assert contents(tmp_path / "back") == contents(bucket)
+
     def test_it_goes_to_other_nodes(self, bucket):
         filesystem = pickle.loads(pickle.dumps(patient(arrow.LocalFileSystem())))
         assert filesystem == patient(arrow.LocalFileSystem())
@@ -644,6 +669,36 @@ class TestPatient:
             assert not (bucket / "c.bin").exists()
         assert (bucket / "c.bin").read_bytes() == b"0123456789"
         assert set(contents(bucket)) == {"a.json", "part/b.bin", "c.bin"}
+
+
+def test_an_older_version_is_not_tried_again_after_a_newer_one(bucket, monkeypatch):
+    """Tune copies a trial's results in the background; what was stored before a checkpoint must stay."""
+    filesystem, inside, go_on = patient(arrow.LocalFileSystem()), threading.Event(), threading.Event()
+    upload, older = filesystems.upload, iter(range(1))
+
+    def away(inner, source, path):  # type: ignore[no-untyped-def]
+        if next(older, None) is not None:
+            inside.set()
+            raise OSError("503")
+        upload(inner, source, path)
+
+    monkeypatch.setattr(filesystems, "upload", away)
+    monkeypatch.setattr(NOTICE, "pause", lambda _: go_on.wait(10))
+
+    def copy_older() -> None:
+        with filesystem.open_output_stream(f"{bucket}/a.json") as stream:
+            stream.write(b"older")
+
+    copying = threading.Thread(target=copy_older)
+    copying.start()
+    assert inside.wait(10)
+    (bucket / "newer").write_text("newer")
+    filesystems.upload_newest(filesystem, bucket / "newer", f"{bucket}/a.json")
+    go_on.set()
+    copying.join()
+    assert (bucket / "a.json").read_text() == "newer"
+    copy_older()  # it is no longer older
+    assert (bucket / "a.json").read_text() == "older"
 
 
 def test_sign_of_life_survives_an_outage(url, failing):

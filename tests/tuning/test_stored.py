@@ -62,7 +62,7 @@ def uploads(monkeypatch):
         if found.problem is not None:
             raise found.problem
 
-    monkeypatch.setattr(stored, "upload", upload)
+    monkeypatch.setattr(stored, "upload_newest", upload)
     return found
 
 
