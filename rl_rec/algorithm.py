@@ -43,6 +43,7 @@ from rl_rec.fragments import Fragments
 from rl_rec.learner import OffPolicyLearner
 from rl_rec.replay import Replay
 from rl_rec.rl_module import RecommenderModule
+from rl_rec.runner_group import configured_by_value
 from rl_rec.stopwatch import StopWatch
 from rl_rec.train_settings import TrainSettings
 from rl_rec.unsaved import GoesOnUnsaved
@@ -170,7 +171,8 @@ class OffPolicyAlgorithm(GoesOnUnsaved, Algorithm):
 
     def setup(self, config: Any) -> None:
         """Build runners, learners and the replay."""
-        super().setup(config)
+        with configured_by_value():
+            super().setup(config)
         settings = self._settings = self.config.train_settings()
         self._device = torch.device(settings.main_device)
         self.replay = Replay(settings.replay.capacity, stream_seed(settings.seed, 5), self._device)

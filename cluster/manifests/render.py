@@ -151,7 +151,7 @@ def check_read(target: str, given: Sequence[str]) -> None:
     unread = [path for path in given if not any(f"{path}.".startswith(f"{name}.") for name in read)]
     if unread:
         raise UserError(
-            f"{' and '.join(dict.fromkeys(unread))} would change nothing of {target}'s files: leave it out; "
+            f"{target}'s files would not change with {' and '.join(dict.fromkeys(unread))}: leave that out; "
             f"rl-rec cluster settings {target} lists what they read"
         )
 

@@ -461,11 +461,15 @@ def test_what_a_target_is_said_to_read_changes_its_files_and_nothing_else_does(t
 @pytest.mark.parametrize(
     ("target", "given", "problem"),
     [
-        ("docker", ["--min-workers", "1"], "min_workers would change nothing of docker's files"),
-        ("docker", ["--set", "volume=/mnt", "--set", "spot=false"], "volume and spot would change nothing"),
+        ("docker", ["--min-workers", "1"], "docker's files would not change with min_workers: "),
+        (
+            "docker",
+            ["--set", "volume=/mnt", "--set", "spot=false"],
+            "would not change with volume and spot: leave that out",
+        ),
         ("kuberay", ["--set", "spot=false"], "rl-rec cluster settings kuberay lists"),
-        ("kuberay", ["--set", "mounts./a=b"], "mounts./a would change nothing"),
-        ("slurm", ["--set", "job.keep_s=9", "--", *SWEEP], "job.keep_s would change nothing of slurm's"),
+        ("kuberay", ["--set", "mounts./a=b"], "would not change with mounts./a"),
+        ("slurm", ["--set", "job.keep_s=9", "--", *SWEEP], "slurm's files would not change with job.keep_s"),
         ("slurm", ["--set", "runners.machines=1", "--", *SWEEP], "slurm has nodes of one kind"),
     ],
 )

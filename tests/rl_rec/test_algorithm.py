@@ -434,6 +434,12 @@ def _assert_goes_on(algorithm, saved, expected):
     assert differences(expected, all_state(algorithm)) == []
 
 
+def test_runners_hold_what_they_start_anew_from(start, configure, capfd):
+    """Ray's native code complains on the terminal where it lies in the object store, which may lose it."""
+    start(configure("rollout.runners=1", "resources.cpus=0.5"))
+    assert "constructor arguments" not in capfd.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_killed_runner_comes_back(start, configure):
     config = configure("rollout.runners=2", "rollout.users=5")
