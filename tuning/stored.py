@@ -14,7 +14,8 @@ from ray.tune.logger import JsonLoggerCallback
 from ray.tune.result import DONE, SHOULD_CHECKPOINT, TRAINING_ITERATION
 
 from envs.notice import NOTICE
-from envs.storage.filesystem import Stamp, upload_newest
+from envs.storage.filesystem import Stamp
+from envs.storage.patience import upload_newest
 from envs.storage.working_copy import copy_of
 from rl_rec import metrics as names
 from rl_rec.run_folder import RESULTS

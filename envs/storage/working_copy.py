@@ -15,9 +15,10 @@ import pyarrow.fs as arrow
 
 from envs.errors import UserError
 from envs.notice import NOTICE
-from envs.storage.filesystem import LOCK, Stamp, again, explain, files, open_url, patient, upload
+from envs.storage.filesystem import LOCK, Stamp, again, explain, files, open_url, upload
 from envs.storage.lease import Lease
 from envs.storage.location import Location, Url, remember
+from envs.storage.patience import patient
 from envs.storage.snapshots import cache_folder, download_all, each
 
 _log = logging.getLogger(__name__)

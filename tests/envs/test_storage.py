@@ -23,10 +23,11 @@ from envs.errors import Terminated, UserError
 from envs.notice import NOTICE
 from envs.storage import filesystem as filesystems
 from envs.storage import lease as leases
-from envs.storage import snapshots
-from envs.storage.filesystem import PatientHandler, again, once, open_url, patient
+from envs.storage import patience, snapshots
+from envs.storage.filesystem import again, open_url
 from envs.storage.lease import Lease
 from envs.storage.location import Url, location, remember, shown
+from envs.storage.patience import PatientHandler, once, patient
 from envs.storage.snapshots import fetch
 from envs.storage.working_copy import WorkingCopy, close_all, copy_of, working_copy
 
@@ -663,7 +664,7 @@ class TestPatient:
                 raise OSError("connection reset")
             upload(inner, source, path)
 
-        monkeypatch.setattr(filesystems, "upload", tears)
+        monkeypatch.setattr(patience, "upload", tears)
         with filesystem.open_output_stream(f"{bucket}/c.bin") as stream:
             stream.write(b"0123456789")
             assert not (bucket / "c.bin").exists()
@@ -682,7 +683,7 @@ def test_an_older_version_is_not_tried_again_after_a_newer_one(bucket, monkeypat
             raise OSError("503")
         upload(inner, source, path)
 
-    monkeypatch.setattr(filesystems, "upload", away)
+    monkeypatch.setattr(patience, "upload", away)
     monkeypatch.setattr(NOTICE, "pause", lambda _: go_on.wait(10))
 
     def copy_older() -> None:
@@ -693,7 +694,7 @@ def test_an_older_version_is_not_tried_again_after_a_newer_one(bucket, monkeypat
     copying.start()
     assert inside.wait(10)
     (bucket / "newer").write_text("newer")
-    filesystems.upload_newest(filesystem, bucket / "newer", f"{bucket}/a.json")
+    patience.upload_newest(filesystem, bucket / "newer", f"{bucket}/a.json")
     go_on.set()
     copying.join()
     assert (bucket / "a.json").read_text() == "newer"

@@ -11,8 +11,8 @@ import pytest
 from pyarrow.fs import LocalFileSystem
 
 from envs.notice import NOTICE
-from envs.storage.filesystem import patient
 from envs.storage.location import Url
+from envs.storage.patience import patient
 from envs.storage.working_copy import working_copy
 from tuning import stored
 from tuning.experiment import tune_storage
