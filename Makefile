@@ -20,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
 
-.PHONY: help quickstart setup check test test-drills test-extras lock clean
+.PHONY: help quickstart setup check test test-drills test-extras test-slurm lock clean
 
 help: ## List the targets
 	@echo "usage: make TARGET [PYTHON=python3.12] [PIP_ARGS=...] [PYTEST_ARGS=...]"
@@ -55,6 +55,10 @@ test: check ## Check, then run the default tiers of tests
 
 test-drills: setup ## The drills: what each fault of a cluster does to a run (25 minutes; one needs root, two moto)
 	@$(PY) -m pytest tests/cluster/test_drills.py -m "drills or slow" $(PYTEST_ARGS)
+
+test-slurm: export MPLBACKEND = Agg
+test-slurm: setup ## Rendered jobs in a Slurm of two nodes on this machine (apt-get install slurmctld slurmd slurm-client munge)
+	@$(PY) -m pytest tests/cluster/test_slurm.py -m slurm $(PYTEST_ARGS)
 
 test-extras: export MPLBACKEND = Agg
 test-extras: setup ## The optional tier: other libraries' agents on our environments, trackers, an S3 server

@@ -14,17 +14,19 @@ import pytest
 from tests.cluster.manifests import rendered
 
 JOB = str(os.getpid())  # names a folder in /tmp
-# One machine plays every node: starts as many copies as there are tasks, and passes signals on as Slurm does.
+# One machine plays every node: starts as many copies as there are tasks, passes signals on as Slurm does, and
+# ends what they leave behind.
 SRUN = r"""#!/bin/bash
 echo "srun $*" | head -n 1 >> "$LOG"
 tasks=1
 while [[ ${1:-} == --* ]]; do case $1 in --ntasks=*) tasks=${1#*=} ;; esac; shift; done
 pids=() status=0
 for signal in TERM USR1; do trap "kill -$signal "'"${pids[@]}" 2>/dev/null' $signal; done
-for ((i = 0; i < tasks; i++)); do "$@" & pids+=($!); done
+for ((i = 0; i < tasks; i++)); do setsid "$@" & pids+=($!); echo $! >> "$LOG.sessions"; done
 for pid in "${pids[@]}"; do
     while kill -0 "$pid" 2>/dev/null; do status=0; wait "$pid" || status=$?; done
 done
+for pid in "${pids[@]}"; do pkill -KILL -s "$pid"; done
 exit "$status"
 """
 SCONTROL = r"""#!/bin/bash
@@ -76,6 +78,7 @@ class Cluster:
     def __init__(self, folder: Path, *assignments: str) -> None:
         self.folder, self.log = folder, folder / "log"
         self.log.touch()
+        (folder / "log.sessions").touch()
         environment = folder / "venv" / "bin"
         environment.mkdir(parents=True)
         (environment / "activate").write_text(f'export PATH="{folder}:$PATH"\n')
@@ -124,6 +127,8 @@ def make(tmp_path: Path):
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            for session in (tmp_path / "log.sessions").read_text().split():
+                subprocess.run(["pkill", "-KILL", "-s", session])
 
 
 Make = Callable[..., Cluster]
@@ -229,4 +234,4 @@ def test_two_nodes_of_a_real_ray_run_the_command_and_refuse_a_stranger(make):
     text = finished(cluster, process, timeout=300)
     assert process.returncode == 0, text
     assert "2 nodes: " in text and not Path(f"/tmp/ray-{JOB}").exists()
-    assert cluster.lines()[-3:-1] == ["ran on 2 nodes", "stranger out True"], cluster.lines()
+    assert cluster.lines()[-2:] == ["ran on 2 nodes", "stranger out True"], cluster.lines()
