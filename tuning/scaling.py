@@ -131,7 +131,7 @@ def measure_point(
     with quiet():
         algorithm = agent.rllib_config().recommender(str(simulator), settings).build_algo()
     try:
-        while algorithm.updates == 0 or algorithm.iteration < 2:
+        while algorithm.updates == 0:
             algorithm.train()
         with _watched(algorithm) as watched:
             return _measure(algorithm, settings, seconds, watched)
@@ -142,7 +142,8 @@ def measure_point(
 def _measure(
     algorithm: OffPolicyAlgorithm, settings: TrainSettings[Any], seconds: float, watched: dict[str, _Seconds]
 ) -> dict[str, Any]:
-    cpu_before = _cpu_seconds(algorithm)
+    cpu_before, collected = _cpu_seconds(algorithm), algorithm.collected
+    algorithm.train()  # takes what the runners did meanwhile: counted in the block, it would flatter it
     results: list[dict[str, Any]] = []
     for name in watched:
         watched[name] = _Seconds()
@@ -153,7 +154,8 @@ def _measure(
     cpu_after = _cpu_seconds(algorithm)
     if cpu_after.keys() != cpu_before.keys():
         raise UserError("an env runner died while it was measured: look at Ray's logs, and measure again")
-    cpu = {name: after - cpu_before[name] for name, after in cpu_after.items()}
+    share = user_steps / (algorithm.collected - collected)  # of what was collected between the two readings
+    cpu = {name: (after - cpu_before[name]) * share for name, after in cpu_after.items()}
     due = settings.replay.updates_due(algorithm.collected)
     held = algorithm.updates == due
     parts = {name: sum(_reported(results, name)) for name in _PARTS}
