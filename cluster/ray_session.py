@@ -16,6 +16,7 @@ from ray._private.grpc_utils import init_grpc_channel
 from ray._private.services import canonicalize_bootstrap_address
 from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
+from ray.exceptions import RayError
 
 from cluster.addresses import node_address
 from cluster.tokens import MISSING, refused, use_token
@@ -63,8 +64,6 @@ def ray_session(
         yield
         return
     address = node_address(address)
-    if address is not None:
-        _check_answers(canonicalize_bootstrap_address("auto") if address == "auto" else address)
     cpus = max(total(reservation)[0] for reservation in reservations)
     environment = {name: os.environ.get(name, value) for name, value in WORKER_ENVIRONMENT.items()}
     os.environ.update(environment)
@@ -92,8 +91,11 @@ def ray_session(
                 runtime_env=runtime,
             )
         else:
+            _check_answers(canonicalize_bootstrap_address("auto") if address == "auto" else address)
             ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env=runtime)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except UserError:
+        raise
+    except (OSError, ValueError, RuntimeError, RayError) as error:
         problem = " ".join(str(error).split())
         if address is None:
             raise UserError(f"Ray cannot start: {problem}") from None

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from cluster.manifests.description import ClusterSettings
 from cluster.manifests.machines import smallest
-from cluster.manifests.render import TARGETS, Rendered, check_read, settings_of
+from cluster.manifests.render import TARGETS, Rendered, settings_of, unread
 from cluster.manifests.render import render as render_files
 from envs.counted import counted
 from envs.errors import UserError
@@ -102,8 +102,9 @@ def render(
     pairs = [*assignments, *pairs]
     described = described.with_overrides(pairs)
     result = render_files(target, described, command)
-    check_read(target, [pair.partition("=")[0].strip() for pair in pairs])  # a file may be for several targets
-    for warning in _warnings(described, result, command):
+    given = [pair.partition("=")[0].strip() for pair in pairs]  # a file may be for several targets
+    in_vain = unread(target, given)
+    for warning in [*([in_vain] if in_vain else []), *_warnings(described, result, command)]:
         console.print(f"[yellow]warning: {warning}[/yellow]", soft_wrap=True)
     if out is not None:
         with new_directory(out, overwrite=overwrite) as draft:
@@ -137,6 +138,10 @@ def _warnings(described: ClusterSettings, result: Rendered, command: Sequence[st
             f"{machine.cpus} or more: what a worker does not ask for stays idle; "
             f"--set worker.cpus={machine.cpus} --set worker.memory_gib={machine.memory_gib}"
         )
+    if own in ("aws", "gcp"):
+        for place, here in described.mounts.items():
+            if not Path(here).expanduser().exists():
+                yield f"mounts: {here} is not there, which `ray up` would copy to {place}"
     outside = next((word for word in command if _OUTSIDE.search(word)), None)
     if own == "kubernetes" and outside is not None and not described.kubernetes.egress:
         yield (

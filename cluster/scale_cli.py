@@ -14,6 +14,7 @@ from rl_rec.cli.checked import CheckedCommand
 from rl_rec.cli.options import FOLDER, json_option, local_folders, overwrite_option, set_option
 from rl_rec.cli.output import console, emit
 from rl_rec.cli.progress import reporting
+from rl_rec.cli.termination import terminated_plainly
 
 if TYPE_CHECKING:
     from rl_rec.train_settings import TrainSettings
@@ -164,7 +165,7 @@ def scale(
         blocks: dict[Point, list[dict[str, Any]]] = {point: [] for point in runs}
         stopped = None
         try:
-            with reporting("blocks") as progress:
+            with terminated_plainly(), reporting("blocks") as progress:
                 measuring = scaling.measure_all(found, simulator.resolve(), runs, seconds, repeats, progress)
                 for point, block in measuring:
                     blocks[point].append(block)

@@ -4,12 +4,14 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
+from rich.text import Text
 
-from envs.errors import Terminated
+from envs.errors import Terminated, UserError
 from rl_rec.cli.options import json_option
 from rl_rec.cli.output import console, emit
 
@@ -105,6 +107,8 @@ def submit(
     from cluster.jobs.command import check_command
     from rl_rec.cli.main import cli
 
+    if cwd is not None and not PurePosixPath(cwd).is_absolute():
+        raise UserError(f"--cwd {cwd}: give an absolute path on the cluster")
     for warning in check_command(cli, command, cwd is not None):
         console.print(f"[yellow]{warning}[/yellow]", soft_wrap=True)
 
@@ -270,10 +274,12 @@ _CELLS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 
 def _table(result: Mapping[str, Any]) -> Table:
     table = Table(box=None, padding=(0, 1), header_style="bold")
-    for column in _CELLS:
-        table.add_column(column, justify="right" if column in ("exit", "took") else "left", no_wrap=True)
+    for column in _CELLS:  # where there is no room, the command alone is cut
+        right = column in ("exit", "took")
+        table.add_column(column, justify="right" if right else "left", no_wrap=column != "command")
     for job in result["jobs"]:
-        table.add_row(*(cell(job) for cell in _CELLS.values()))
+        *cells, command = (cell(job) for cell in _CELLS.values())
+        table.add_row(*cells, Text(command, no_wrap=True, overflow="ellipsis"))
     return table
 
 

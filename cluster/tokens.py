@@ -25,17 +25,19 @@ def use_token() -> bool:
         UserError: one is asked for and there is none.
     """
     mode = os.environ.get("RAY_AUTH_MODE")
+    if (mode or "token").lower() != "token":
+        return False
     path = os.environ.get("RAY_AUTH_TOKEN_PATH")
     file = Path(path) if path else Path.home() / ".ray" / "auth_token"
     given = bool(os.environ.get("RAY_AUTH_TOKEN"))
     if not given and path and not file.is_file():
         raise UserError("RAY_AUTH_TOKEN_PATH names no file: set it to the file that holds the cluster's token")
     there = given or file.is_file()
-    if mode == "token" and not there:
+    if mode is not None and not there:
         raise UserError(MISSING)
     if mode is None and there:
         _enable_token_auth()
-    return there and mode in (None, "token")
+    return there
 
 
 def refused() -> str:

@@ -120,8 +120,11 @@ def _value(text: str, owner: type[BaseModel], name: str) -> str | list[str] | di
         return parts
     if unpaired := [part for part in parts if "=" not in part]:
         raise UserError(f"{name} takes key=value,key=value, got {unpaired[0]!r}")
-    pairs = (part.partition("=") for part in parts)
-    return {key.strip(): value.strip() for key, _, value in pairs}
+    pairs = [[side.strip() for side in part.split("=", 1)] for part in parts]
+    keys = [key for key, _ in pairs]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise UserError(f"{name} has {twice[0]} twice: give each key once")
+    return dict(pairs)
 
 
 def _unknown_key(path: str, name: str, owner: type[BaseModel]) -> str:

@@ -32,6 +32,7 @@ def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
     os.environ["RL_REC_CACHE"] = str(tmp_path_factory.mktemp("cache"))  # of the workers too
     ray.init(
+        address="local",  # never a cluster that somebody else started on this machine
         num_cpus=2,
         include_dashboard=False,
         object_store_memory=100 * 1024**2,

@@ -22,6 +22,8 @@ from tuning.scaling import Point, named
 from tuning.scaling_model import Costs, Layout, curve, knee, per_busiest_cpu_s, predict
 
 _STYLES = ("-", "--", "-.", ":")
+_TRUSTED_PERCENT = 30.0
+"""Up to here a prediction is shown as it is."""
 _UNITS = {"k": 1e3, "M": 1e6, "G": 1e9}
 
 
@@ -276,8 +278,29 @@ def render(result: Mapping[str, Any]) -> RenderableType:
         )
         for found in result["knees"]
     ]
+    told = [Text(text) for text in [doubt(result["points"])] if text]
     skipped = [Text(f"left out {entry['point']}: {entry['why']}") for entry in result.get("skipped", [])]
-    return Group(measured, Text(), spent, Text(), checked, Text(), curves, Text(), *knees, *skipped)
+    return Group(
+        measured,
+        Text(),
+        spent,
+        Text(),
+        checked,
+        Text(),
+        curves,
+        Text(),
+        *knees,
+        *told,
+        *skipped,
+    )
+
+
+def doubt(points: Sequence[Mapping[str, Any]]) -> str | None:
+    """A warning where the model misses what was measured, and so may miss what was not."""
+    missed = max(abs(row["error_percent"] or 0.0) for row in points)
+    if missed <= _TRUSTED_PERCENT:
+        return None
+    return f"the model is up to {missed:.0f}% off what was measured: do not count on what it predicts"
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -29,13 +29,22 @@ class Value(NamedTuple):
     is_default: bool
 
 
-def check_command(cli: click.Group, arguments: Sequence[str], has_cwd: bool = False) -> list[str]:
+_PACKAGE = (
+    "in a job it would lie in the package folder, which the cluster removes; give an absolute path or URL "
+    "there, or --cwd DIR before `--`"
+)
+
+
+def check_command(
+    cli: click.Group, arguments: Sequence[str], has_cwd: bool = False, relative: str = _PACKAGE
+) -> list[str]:
     """Parse a command line of ``cli`` without running it, and check its paths.
 
     Args:
         cli: the group of verbs.
         arguments: what would follow ``rl-rec``.
         has_cwd: whether relative paths have a place on the cluster.
+        relative: what becomes of them where they have none, and what to give instead.
 
     Returns:
         Warnings, one line each.
@@ -56,7 +65,7 @@ def check_command(cli: click.Group, arguments: Sequence[str], has_cwd: bool = Fa
         if has_cwd:
             continue
         if value.is_path:
-            _check_path(value)
+            _check_path(value, relative)
         elif value.is_path is None and _is_relative(path := value.text.rpartition("=")[2]) and _exists(path):
             warnings.append(
                 f"{value.parameter} {value.text}: {path} exists here, and will not be found on the "
@@ -65,14 +74,11 @@ def check_command(cli: click.Group, arguments: Sequence[str], has_cwd: bool = Fa
     return warnings
 
 
-def _check_path(value: Value) -> None:
+def _check_path(value: Value, relative: str) -> None:
     if not _is_relative(value.text):
         return
     origin = "by default " if value.is_default else ""
-    raise UserError(
-        f"{value.parameter} is {origin}{value.text}, a relative path: in a job it would lie in the package "
-        "folder, which the cluster removes; give an absolute path or URL there, or --cwd DIR before `--`"
-    )
+    raise UserError(f"{value.parameter} is {origin}{value.text}, a relative path: {relative}")
 
 
 def _is_relative(path: str) -> bool:

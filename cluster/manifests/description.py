@@ -94,7 +94,7 @@ class JobSettings(Settings):
     hours: float = Field(24.0, gt=0)
     """Hours until it is stopped."""
     retries: int = Field(3, ge=0)
-    """New attempts after a failure; each resumes from the last checkpoint on the volume (kuberay-job)."""
+    """New attempts, each from the last checkpoint: after a failure (kuberay-job), after its hours (slurm)."""
     keep_s: int = Field(600, ge=0)
     """Seconds that the finished cluster stays, to look at its logs (kuberay-job)."""
 

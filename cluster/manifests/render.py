@@ -135,25 +135,23 @@ def settings_of(target: str | None) -> list[dict[str, Any]]:
     return list(settings_list(ClusterSettings(), {name for name in unread if name is not None}))
 
 
-def check_read(target: str, given: Sequence[str]) -> None:
-    """Refuse what somebody set for ``target`` and would wait for in vain.
+def unread(target: str, given: Sequence[str]) -> str | None:
+    """A warning of what somebody set for ``target`` and would wait for in vain.
 
     Args:
         target: a key of ``TARGETS``.
         given: paths of settings, such as ``worker.cpus``. Those that other targets have to themselves say so by
             their names, and are let through: one command line may do for several targets.
-
-    Raises:
-        UserError: one changes nothing of the target's files.
     """
     read = [each["setting"] for each in settings_of(target)]
     read += [one.own for one in TARGETS.values() if one.own is not None]
-    unread = [path for path in given if not any(f"{path}.".startswith(f"{name}.") for name in read)]
-    if unread:
-        raise UserError(
-            f"{target}'s files would not change with {' and '.join(dict.fromkeys(unread))}: leave that out; "
-            f"rl-rec cluster settings {target} lists what they read"
-        )
+    found = [path for path in given if not any(f"{path}.".startswith(f"{name}.") for name in read)]
+    if not found:
+        return None
+    return (
+        f"{target}'s files do not change with {' and '.join(dict.fromkeys(found))}; "
+        f"rl-rec cluster settings {target} lists what they read"
+    )
 
 
 def _size(settings: ClusterSettings, fixed: bool) -> str:
@@ -170,8 +168,13 @@ def _size(settings: ClusterSettings, fixed: bool) -> str:
     return f"{size}; {machines} of {counted(runners.cpus, 'CPU')}"
 
 
-def _checked(command: Sequence[str], has_cwd: bool) -> Sequence[str]:
-    """The command, whose verb, options and paths are found right before it travels."""
+def _checked(command: Sequence[str], volume: str | None) -> Sequence[str]:
+    """The command, whose verb, options and paths are found right before it travels.
+
+    Args:
+        command: with or without ``rl-rec``.
+        volume: what pods mount; without one, relative paths have a place.
+    """
     from rl_rec.cli.main import cli
 
     command = command[1:] if tuple(command[:1]) == ("rl-rec",) else command
@@ -179,7 +182,8 @@ def _checked(command: Sequence[str], has_cwd: bool) -> Sequence[str]:
         raise UserError(
             "give the command after --, such as: -- sweep planning --simulator SIMULATOR --out RESULT"
         )
-    check_command(cli, command, has_cwd)
+    relative = f"pods have no such folder; give a path on the volume, {volume}/..., or a URL"
+    check_command(cli, command, volume is None, relative)
     return command
 
 
@@ -239,7 +243,7 @@ def _kubernetes(settings: ClusterSettings, command: Sequence[str]) -> Mapping[st
 
 def _kubernetes_job(settings: ClusterSettings, command: Sequence[str]) -> Mapping[str, Any]:
     # `ray job submit` splits and joins it again as a shell does.
-    entrypoint = shlex.join(resumable(_checked(command, has_cwd=False), settings.volume))
+    entrypoint = shlex.join(resumable(_checked(command, settings.volume), settings.volume))
     return {**_kubernetes(settings, command), "entrypoint": entrypoint}
 
 
@@ -252,7 +256,7 @@ def _slurm(settings: ClusterSettings, command: Sequence[str]) -> Mapping[str, An
     hours, rest = divmod(limit_s, 3600)
     minutes, seconds = divmod(rest, 60)
     return {
-        "entrypoint": shlex.join(resumable(_checked(command, has_cwd=True))),
+        "entrypoint": shlex.join(resumable(_checked(command, None))),
         "limit_s": limit_s,
         "time_limit": f"{hours:02}:{minutes:02}:{seconds:02}",
     }

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from envs.errors import UserError
 
 _SECRET = re.compile(r"(^|&)[^=&]*(sig|secret|password|token|key)[^=&]*=", re.IGNORECASE)
-_INSIDE = r"(?:/[\w.=+-]*\w)*"  # a full stop behind it is the sentence's
+# Names up to white space or quotes; punctuation behind them is the sentence's.
+_INSIDE = r"(?![\w-]|\.\w)((?:/[^\s'\"]*[^\s'\".,:;)])?)"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -95,7 +96,7 @@ def shown(value: object) -> str:
     text = str(value)
     for copy, url in _copies.items():
         path, query = (part.replace("\\", r"\\") for part in url._parts())
-        text = re.sub(f"{re.escape(copy)}({_INSIDE})", rf"{path}\g<1>{query}", text)
+        text = re.sub(f"{re.escape(copy)}{_INSIDE}", rf"{path}\g<1>{query}", text)
     return text
 
 

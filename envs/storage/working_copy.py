@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow.fs as arrow
 
-from envs.errors import UserError
+from envs.errors import Terminated, UserError
 from envs.notice import NOTICE
 from envs.storage.filesystem import LOCK, Stamp, again, explain, files, open_url, upload
 from envs.storage.lease import Lease
@@ -61,15 +61,21 @@ class WorkingCopy:
 
         Raises:
             UserError: the folder cannot be written; the copy is kept, and the message says where.
+            Terminated: SIGTERM came; what was to be written is written nevertheless.
             BaseException: whatever else cut it short; the copy is kept, and a line says where.
         """
         if _open.pop(self.path, None) is None:
             return
+        ended = None
         try:
             if self._lease.lost:
                 self.tell_kept()
                 return
-            self.push()
+            try:
+                self.push()
+            except Terminated as told:  # only the first notice raises, and leaves time for it
+                ended = told
+                self.push()
         except UserError as problem:
             raise UserError(f"{problem} ({self._kept})") from None
         except BaseException:  # Ctrl-C, say
@@ -82,6 +88,8 @@ class WorkingCopy:
                 self._lease.expire()
             else:
                 self._lease.release()
+        if ended is not None:
+            raise ended
 
     def tell_kept(self) -> None:
         """Say where the copy stays, for who ends without ``close``."""

@@ -3,6 +3,7 @@
 import os
 import sys
 import traceback
+from difflib import get_close_matches
 from importlib.metadata import EntryPoint, PackageNotFoundError, version
 from typing import NoReturn
 
@@ -12,7 +13,7 @@ from envs.errors import Terminated, UserError
 from envs.memory import keep_freed_memory
 from envs.notice import NOTICE
 from envs.storage.location import shown
-from rl_rec.cli.termination import TERMINATED, end_process, termination_raised
+from rl_rec.cli.termination import TERMINATED, end_process, ended_in_time, termination_raised
 from rl_rec.cli.verbs import registered
 
 ENTRY_POINTS = "rl_rec.commands"
@@ -63,6 +64,14 @@ class VerbGroup(click.Group):
             raise UserError(f"{cmd_name!r} ({entry.value}) is not a click command")
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        found = self.list_commands(ctx)
+        if args[0] not in found and (near := get_close_matches(args[0], found, 1)):
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         found = registered(ENTRY_POINTS)
         rows = [(name, SUMMARIES.get(name) or _origin(found[name])) for name in self.list_commands(ctx)]
@@ -98,10 +107,11 @@ def cli() -> None:
 
 def run(arguments: list[str] | None = None) -> NoReturn:
     """``main`` as what the process is for."""
-    code = main(arguments)
-    if NOTICE.given:
-        # Threads that still ask storage, and Arrow's own behind them, would hold the interpreter's end.
-        end_process(code)
+    with ended_in_time():
+        code = main(arguments)
+        if NOTICE.given:
+            # Threads that still ask storage, and Arrow's own behind them, would hold the interpreter's end.
+            end_process(code)
     sys.exit(code)
 
 
@@ -122,7 +132,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with termination_raised():
             code = cli.main(arguments, prog_name="rl-rec", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever started the process
+            sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
@@ -150,7 +161,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _usage(error: click.ClickException) -> str:
     text = _one_line(error.format_message())
     context = getattr(error, "ctx", None)
-    return f"{text} See: {context.command_path} --help" if context else text
+    stop = "" if text.endswith((".", "?", "!")) else "."
+    return f"{text}{stop} See: {context.command_path} --help" if context else text
 
 
 def _one_line(error: object) -> str:

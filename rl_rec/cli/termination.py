@@ -26,8 +26,7 @@ _SPEAKS_S = 1.0
 def termination_raised() -> Iterator[None]:
     """Let SIGTERM unwind the block, as Ctrl-C does: drafts are removed, and Ray is stopped.
 
-    If that takes too long (``notice.ENDS_S``), the process ends in the middle of it. Outside the main thread,
-    which gets all signals, the block is left alone.
+    Outside the main thread, which gets all signals, the block is left alone.
     """
 
     def end(*_: object) -> None:
@@ -35,25 +34,37 @@ def termination_raised() -> Iterator[None]:
             NOTICE.give()
             raise Terminated
 
-    NOTICE.withdraw()
-    try:
-        before = signal.signal(signal.SIGTERM, end)
-    except ValueError:
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
+    NOTICE.withdraw()
+    before = signal.signal(signal.SIGTERM, end)
     try:
-        with _ended_in_time():
+        with terminated_plainly():
             yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
-def _ended_in_time() -> Iterator[None]:
+def terminated_plainly() -> Iterator[None]:
+    """Let ``Terminated`` leave the block as itself: compiled code that it interrupts makes it a SystemError."""
+    try:
+        yield
+    except SystemError as error:
+        if isinstance(error.__cause__, Terminated):
+            raise error.__cause__ from None
+        raise
+
+
+@contextmanager
+def ended_in_time() -> Iterator[None]:
+    """End a process that is still inside the block ``notice.ENDS_S`` after SIGTERM, whatever it waits for."""
     # Handlers wait until the main thread leaves the library that it is in, Arrow say, however long that takes.
     # Python writes to the socket at once.
     heard, told = socket.socketpair()
     told.setblocking(False)
+    os.register_at_fork(after_in_child=lambda: _leave(told))
     before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=_end_in_time, args=(heard,), name="end in time", daemon=True).start()
     try:
@@ -61,6 +72,12 @@ def _ended_in_time() -> Iterator[None]:
     finally:
         signal.set_wakeup_fd(before)
         told.close()
+
+
+def _leave(told: socket.socket) -> None:
+    """In a forked child, whose signals are no business of its parent's."""
+    if told.fileno() != -1:
+        signal.set_wakeup_fd(-1)
 
 
 def _end_in_time(signals: socket.socket) -> None:
@@ -96,4 +113,5 @@ def end_process(code: int) -> NoReturn:
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
-            stream.flush()
+            if stream is not None:  # closed by whoever started the process
+                stream.flush()

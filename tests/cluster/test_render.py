@@ -145,6 +145,7 @@ def test_the_settings_that_fit_do_fit_and_leave_no_room_for_another_env_runner(
         (["aws.worker_profile=w"], "without aws.head_profile"),
         (["mounts.x=data"], "starts with /"),
         (["mounts=data"], "mounts takes key=value,key=value, got 'data'"),
+        (["mounts=/a=x,/a=y"], "mounts has /a twice"),
         (["mounts=/a=data,/b=.ssh"], r"looks secret \(.ssh\)"),
         (["kubernetes.gpu_nodes=l4"], "takes key=value"),
         (
@@ -320,7 +321,7 @@ def test_a_mistake_in_the_command_is_found_before_it_travels(target, command, pr
 
 def test_paths_of_a_job_on_kubernetes_are_absolute_and_slurm_has_the_folder_of_sbatch():
     command = ("rl-rec", "sweep", "planning", "--simulator", "work/sim", "--out", "/mnt/rl-rec/planning")
-    with pytest.raises(UserError, match="--simulator is work/sim, a relative path"):
+    with pytest.raises(UserError, match="--simulator is work/sim, a relative path: pods have no such folder"):
         render("kuberay-job", ClusterSettings(), command)
     text = render("slurm", ClusterSettings(), command).files["rl-rec.sbatch"]
     assert "rl-rec sweep planning --simulator work/sim" in text
@@ -461,22 +462,30 @@ def test_what_a_target_is_said_to_read_changes_its_files_and_nothing_else_does(t
 @pytest.mark.parametrize(
     ("target", "given", "problem"),
     [
-        ("docker", ["--min-workers", "1"], "docker's files would not change with min_workers: "),
+        ("docker", ["--min-workers", "1"], "docker's files do not change with min_workers; "),
         (
             "docker",
             ["--set", "volume=/mnt", "--set", "spot=false"],
-            "would not change with volume and spot: leave that out",
+            "do not change with volume and spot;",
         ),
         ("kuberay", ["--set", "spot=false"], "rl-rec cluster settings kuberay lists"),
-        ("kuberay", ["--set", "mounts./a=b"], "would not change with mounts./a"),
-        ("slurm", ["--set", "job.keep_s=9", "--", *SWEEP], "slurm's files would not change with job.keep_s"),
-        ("slurm", ["--set", "runners.machines=1", "--", *SWEEP], "slurm has nodes of one kind"),
+        ("kuberay", ["--set", "mounts./a=b"], "do not change with mounts./a"),
+        ("slurm", ["--set", "job.keep_s=9", "--", *SWEEP], "slurm's files do not change with job.keep_s"),
     ],
 )
-def test_what_would_change_nothing_is_refused_on_the_command_line(target, given, problem, tmp_path):
-    with pytest.raises(UserError, match=problem):
-        run("render", target, "--out", tmp_path / "x", *given)
-    assert not list(tmp_path.iterdir())
+def test_what_changes_nothing_on_the_command_line_is_warned_about(target, given, problem, tmp_path, capsys):
+    run("render", target, "--out", tmp_path / "x", *given)
+    warned = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert any(problem in line for line in warned)
+
+
+def test_one_command_line_may_put_right_what_a_file_for_all_targets_says(tmp_path):
+    file = tmp_path / "team.yaml"
+    file.write_text("runners: {machines: 2}")
+    with pytest.raises(UserError, match=r"slurm has nodes of one kind: set runners\.machines=0"):
+        run("render", "slurm", "--config", file, "--", *SWEEP)
+    run("render", "slurm", "--config", file, "--set", "runners.machines=0", "--", *SWEEP)
+    run("render", "docker", "--gpus", "12", "--set", "worker.cpus=16")
 
 
 def test_a_file_of_settings_may_be_for_several_targets(tmp_path):

@@ -125,6 +125,9 @@ def test_a_url_is_taken_apart_and_put_together_as_a_path_is():
 def test_a_person_reads_the_urls_of_what_lies_in_copies():
     remember(Path("/copies/one/run"), Url("s3://bucket/run?region=eu"))
     remember(Path("/copies/two/run"), Url("s3://bucket/other"))
+    kept = "/copies/one/run-2/x /copies/one/run.partial"
+    assert shown(kept) == kept
+    assert shown("'/copies/one/run/x_(1).json'") == "'s3://bucket/run/x_(1).json?region=eu'"
     asked = "/copies/one/run: see (/copies/one/run/trial/a=b.json), /copies/one/run/a.png. /copies/two/run/b"
     assert shown(asked) == (
         "s3://bucket/run?region=eu: see (s3://bucket/run/trial/a=b.json?region=eu), "
@@ -444,6 +447,22 @@ def test_an_interrupted_push_says_what_is_kept_where(url, monkeypatch, caplog, f
     (told,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
     assert told == f"{url}: what could not be written is kept in {path.parent}"
     assert (path / "a.json").read_text() == '{"new": 1}'
+
+
+def test_a_push_that_the_notice_interrupts_is_done_after_all(bucket, url, monkeypatch):
+    push, pushes = WorkingCopy.push, []
+
+    def told(copy: WorkingCopy) -> None:
+        pushes.append(copy)
+        if len(pushes) == 1:
+            raise Terminated
+        push(copy)
+
+    with pytest.raises(Terminated), working_copy(url) as path:
+        (path / "a.json").write_text('{"new": 1}')
+        monkeypatch.setattr(WorkingCopy, "push", told)
+    assert contents(bucket)["a.json"] == b'{"new": 1}'
+    assert not path.exists()
 
 
 def test_who_must_end_in_the_middle_of_it_says_what_is_kept_where(bucket, url, caplog):

@@ -8,7 +8,7 @@ import pytest
 from rl_rec.agents import find_agent
 from tests.tuning.test_scaling_model import COSTS
 from tuning.scaling import Point
-from tuning.scaling_report import summarise
+from tuning.scaling_report import doubt, summarise
 
 ONE, TWO = Point(1, "sync", 0), Point(2, "sync", 0)
 
@@ -44,3 +44,9 @@ def test_the_last_turn_may_be_cut_short():
 
 def test_no_speed_up_where_the_ratio_was_off():
     assert rows([100.0, None], [160.0, 170.0])[1]["speedup"] is None
+
+
+def test_a_model_that_misses_what_was_measured_says_so():
+    assert doubt([{"error_percent": None}, {"error_percent": -29.0}]) is None
+    told = doubt([{"error_percent": 5.0}, {"error_percent": -117.4}])
+    assert told == "the model is up to 117% off what was measured: do not count on what it predicts"
