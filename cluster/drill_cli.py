@@ -8,7 +8,6 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from envs.errors import UserError
 from rl_rec.cli.options import json_option, refuse_existing
 from rl_rec.cli.output import emit
 from rl_rec.cli.progress import reporting
@@ -35,10 +34,10 @@ def drill(names: Sequence[str], out: Path | None, listing: bool, as_json: bool) 
     """
     from cluster.drills.catalogue import DRILLS, run_drill
     from envs.files import new_file, write_json
+    from envs.lookup import look_up
 
-    unknown = [name for name in names if name not in DRILLS]
-    if unknown:
-        raise UserError(f"{unknown[0]!r} is no drill: {', '.join(DRILLS)}")
+    for name in names:
+        look_up("drill", name, DRILLS)
     if listing:
         emit({name: one.fault for name, one in DRILLS.items()}, as_json)
         return

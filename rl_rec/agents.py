@@ -3,12 +3,11 @@
 Everything is named by import path, so that looking an algorithm up loads neither torch nor Ray.
 """
 
-import difflib
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from envs.errors import UserError
+from envs.lookup import look_up
 from envs.settings import Settings
 
 if TYPE_CHECKING:
@@ -96,12 +95,9 @@ def find_agent(name: str) -> Agent:
     """The algorithm called ``name``.
 
     Raises:
-        UserError: there is none; the nearest name is given.
+        UserError: there is none.
     """
-    if name not in AGENTS:
-        nearest = difflib.get_close_matches(str.lower(name), AGENTS, n=1, cutoff=0.0)[0]
-        raise UserError(f"unknown algorithm {name!r}; did you mean {nearest!r}? (valid: {', '.join(AGENTS)})")
-    return AGENTS[name]
+    return look_up("algorithm", name, AGENTS)
 
 
 def _load(path: str) -> Any:

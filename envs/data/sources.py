@@ -1,6 +1,5 @@
 """Every source by name: which files it is read from, by what, and its own defaults."""
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
@@ -12,6 +11,7 @@ from envs.data.prepare_settings import PrepareSettings
 from envs.data.raw.bad_rows import BadRows
 from envs.data.raw.job import Job, Raw
 from envs.errors import UserError
+from envs.lookup import look_up
 
 MovieLensReader = Callable[[Path, float, int, BadRows], Logs]
 _OWN = frozenset({"interactions", "items", "users", "roles"})
@@ -47,12 +47,9 @@ def find_source(name: str) -> Source:
     """The source called ``name``.
 
     Raises:
-        UserError: there is none; the nearest is named.
+        UserError: there is none.
     """
-    if name not in SOURCES:
-        nearest = difflib.get_close_matches(name, SOURCES, n=1, cutoff=0.0)[0]
-        raise UserError(f"unknown dataset {name!r}; did you mean {nearest!r}? (valid: {', '.join(SOURCES)})")
-    return SOURCES[name]
+    return look_up("dataset", name, SOURCES)
 
 
 def check_raw(name: str, raw: Raw) -> None:

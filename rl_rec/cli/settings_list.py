@@ -47,15 +47,11 @@ def settings_list(settings: Settings, without: Collection[str] = ()) -> Iterator
 def settings_table(result: Mapping[str, Any]) -> Table:
     """``result["settings"]`` for a person."""
     table = Table(box=None, padding=(0, 1), header_style="bold")
-    for column in ("setting", "type", "default", "meaning"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("setting", "default"))
+    for column in ("setting", "default", "meaning"):
+        table.add_column(column, overflow="fold", no_wrap=column != "meaning")
     for each in result["settings"]:
-        table.add_row(
-            *(
-                escape(text)
-                for text in (each["setting"], each["type"], _shown(each["default"]), each["meaning"])
-            )
-        )
+        meaning = f"{escape(each['meaning'])} [dim]({escape(each['type'])})[/dim]"
+        table.add_row(escape(each["setting"]), escape(_shown(each["default"])), meaning)
     return table
 
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from importlib.metadata import EntryPoints
 from pathlib import Path
@@ -14,36 +13,13 @@ import click
 import pytest
 
 from envs.errors import Terminated, UserError
-from envs.notice import NOTICE
 from rl_rec.cli import main as main_module
 from rl_rec.cli import verbs
 from rl_rec.cli.evaluate import evaluate
 from rl_rec.cli.main import SUMMARIES, cli, main
 from rl_rec.cli.options import check_device, device_option, json_option
 from rl_rec.cli.output import emit
-
-# A verb of its own process: {body} is what the command does.
-PROBE = """
-import os, sys, click
-from rl_rec.cli import main as module
-from rl_rec.cli.options import json_option
-from rl_rec.cli.output import emit
-
-@click.command()
-@json_option
-def probe(as_json):
-{body}
-
-class Entry:
-    value, dist = "", None
-    def load(self):
-        return probe
-
-module.registered = lambda group: {{"probe": Entry()}}
-code = module.{entry}(["probe", *{options}])
-{after}
-sys.exit(code)
-"""
+from tests.cli.process import PROBE, run_python
 
 NOISY = PROBE.format(
     entry="main",
@@ -58,43 +34,7 @@ NOISY = PROBE.format(
 )
 
 
-def ending(body: str) -> str:
-    """A process that is told to end, and is given a second for it."""
-    told = f"""
-    import signal, threading, time
-    from envs import notice
-    notice.ENDS_S = 1.0
-{body}"""
-    return PROBE.format(entry="run", options=[], after="", body=told)
-
-
-# A library that waits, whatever signals come, for a server that accepts and never answers: no handler runs.
-STUCK = ending(
-    """
-    import socket
-    from envs.storage.filesystem import open_url
-    from envs.storage.location import Url
-
-    server = socket.create_server(("127.0.0.1", 0))
-    address = f"127.0.0.1:{server.getsockname()[1]}"
-    filesystem, _ = open_url(Url(f"s3://b/folder?region=r&scheme=http&endpoint_override={address}"))
-    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    with notice.NOTICE.last_words(lambda: click.echo("kept", err=True)):
-        filesystem.get_file_info("b/folder")
-"""
-)
-
 QUIET = PROBE.format(entry="main", options=[], after="", body="    print('hello')")
-
-
-def run_python(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, **environment},
-    )
 
 
 @pytest.fixture
@@ -164,61 +104,6 @@ def test_sigterm_unwinds_what_is_being_done(verb, capsys):
     assert main(["probe"]) == 143
     assert undone and capsys.readouterr().err == "error: terminated\n"
     assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_sigterm_ends_a_command_in_time_whatever_it_waits_for():
-    key = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "key")
-    done = run_python(STUCK, **key)
-    assert done.returncode == 143
-    assert done.stderr == "kept\nerror: terminated: it had not ended by itself after 1 s\n"
-
-
-@pytest.mark.parametrize("closed", ["sys.stdout = None", "sys.stderr = None", "sys.stdout = sys.stderr = None"])
-def test_sigterm_has_its_exit_code_where_nobody_reads(closed):
-    assert run_python(ending(f"    {closed}; os.kill(os.getpid(), signal.SIGTERM)")).returncode == 143
-
-
-def test_sigterm_ends_a_command_in_time_that_cannot_say_so():
-    full = """
-    _, full = os.pipe()
-    os.set_blocking(full, False)
-    try:
-        while os.write(full, b"-" * 4096):
-            pass
-    except BlockingIOError:
-        pass
-    os.set_blocking(full, True)
-    os.dup2(full, 2)
-    os.kill(os.getpid(), signal.SIGTERM)
-"""
-    assert run_python(ending(full)).returncode == 143
-
-
-def test_sigterm_for_a_forked_child_is_none_of_the_commands_business():
-    forking = """
-    child = os.fork()
-    if not child:
-        time.sleep(30)
-        os._exit(0)
-    time.sleep(0.3)
-    os.kill(child, signal.SIGTERM)
-    os.waitpid(child, 0)
-    time.sleep(1.5)
-    print("went on")
-"""
-    done = run_python(ending(forking))
-    assert (done.returncode, done.stdout) == (0, "went on\n")
-
-
-def test_a_command_in_a_thread_leaves_the_notice_alone():
-    NOTICE.give()
-    try:
-        thread = threading.Thread(target=main, args=(["--version"],))
-        thread.start()
-        thread.join()
-        assert NOTICE.given
-    finally:
-        NOTICE.withdraw()
 
 
 def test_sigterm_inside_compiled_code_is_no_internal_error(verb, capsys):

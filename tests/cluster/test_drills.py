@@ -103,7 +103,7 @@ def test_a_table_in_markdown_has_the_rows_of_the_readme(four, tmp_path: Path):
 
 def test_an_unknown_drill_is_refused_before_any_runs(four):
     done = CliRunner().invoke(drill, ["fine", "brokn"])
-    assert "'brokn' is no drill: fine, broken" in str(done.exception)
+    assert "unknown drill 'brokn'; did you mean 'broken'? (valid: fine, broken, " in str(done.exception)
 
 
 def test_nothing_of_a_drill_that_fails_stays(monkeypatch: pytest.MonkeyPatch):
