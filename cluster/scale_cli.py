@@ -130,7 +130,7 @@ def scale(
     Every point is built, warmed up and measured in turns with the others: user-steps a second beside one
     runner and beside none, where the driver's time goes, latencies, staleness. A model with the parts'
     measured costs is checked against the points, and drawn for clusters of up to --predict runners:
-    docs/scaling.md. Told to stop (Ctrl-C, SIGTERM), it writes what it has measured.
+    docs/scaling.md. Told to stop (Ctrl-C, SIGTERM), or when a point fails, it writes what it has measured.
     """
     from cluster.ray_session import check_room, ray_session
     from envs import world_folder
@@ -169,7 +169,7 @@ def scale(
                 measuring = scaling.measure_all(found, simulator.resolve(), runs, seconds, repeats, progress)
                 for point, block in measuring:
                     blocks[point].append(block)
-        except (KeyboardInterrupt, Terminated) as stop:
+        except (KeyboardInterrupt, Terminated, UserError) as stop:
             blocks = {point: measured for point, measured in blocks.items() if measured}
             told = f"stopped: {sum(map(len, blocks.values()))} of {len(runs) * repeats} blocks were measured"
             if not any(point.runners == 1 for point in blocks):
@@ -180,16 +180,17 @@ def scale(
             stopped = stop
             console.print(f"{told}, and are written")
             runs = {point: runs[point] for point in blocks}
-    result = {
-        "agent": found.name,
-        "simulator": str(simulator),
-        "settings": base.model_dump(mode="json"),
-        "hardware": hardware,
-        **scaling_report.summarise(blocks, runs, scaling.cores(), predict, bytes_per_s),
-        "skipped": skipped,
-    }
-    with new_directory(out, overwrite=overwrite) as folder:
-        scaling_report.write(folder, {**result, "blocks": {str(p): found for p, found in blocks.items()}})
+        # Before Ray is stopped, which may take its time where a signal for all processes has ended it.
+        result = {
+            "agent": found.name,
+            "simulator": str(simulator),
+            "settings": base.model_dump(mode="json"),
+            "hardware": hardware,
+            **scaling_report.summarise(blocks, runs, scaling.cores(), predict, bytes_per_s),
+            "skipped": skipped,
+        }
+        with new_directory(out, overwrite=overwrite) as folder:
+            scaling_report.write(folder, {**result, "blocks": {str(p): found for p, found in blocks.items()}})
     emit({**result, "out": str(out)}, as_json, scaling_report.render)
     if stopped is not None:
         raise stopped

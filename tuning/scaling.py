@@ -17,6 +17,7 @@ import torch
 
 from envs.counted import counted
 from envs.errors import UserError
+from envs.notice import NOTICE
 from envs.progress import Progress
 from envs.storage.location import Location
 from rl_rec import metrics as names
@@ -136,7 +137,8 @@ def measure_point(
         with _watched(algorithm) as watched:
             return _measure(algorithm, settings, seconds, watched)
     finally:
-        algorithm.stop()
+        if not NOTICE.given:  # then the session's end stops the actors, which Ray may no longer reach
+            algorithm.stop()
 
 
 def _measure(

@@ -113,14 +113,20 @@ def test_a_ratio_that_is_off_gives_no_figure(ray_session, simulator, tmp_path, t
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize(("measured", "kept"), [(2, [0, 1]), (1, None)])
-def test_what_was_measured_before_sigterm_is_kept(
-    ray_session, simulator, tmp_path, tiny, monkeypatch, capsys, measured, kept
+@pytest.mark.parametrize(
+    ("end", "measured", "kept"),
+    [(Terminated, 2, [0, 1]), (Terminated, 1, None), (UserError, 2, [0, 1])],
+    ids=["sigterm", "sigterm-at-once", "a-runner-died"],
+)
+def test_what_was_measured_before_the_end_is_kept(
+    ray_session, simulator, tmp_path, tiny, monkeypatch, capsys, end, measured, kept
 ):
     measure, calls = scaling.measure_point, []
 
     def ended_at_last(*arguments: Any) -> Any:
         calls.append(arguments)
+        if len(calls) > measured and end is UserError:
+            raise UserError("an env runner died while it was measured")
         if len(calls) > measured:
             raise SystemError("wait returned a result with an exception set") from Terminated()  # so does Ray
         return measure(*arguments)
@@ -128,7 +134,7 @@ def test_what_was_measured_before_sigterm_is_kept(
     monkeypatch.setattr(scaling, "measure_point", ended_at_last)
     place = simulator.as_uri()  # a URL, as on a cluster
     command = ["hac", "--simulator", place, "--out", str(tmp_path / "out"), "--modes", "sync", *tiny]
-    with pytest.raises(Terminated):
+    with pytest.raises(end):
         scale.main(command, standalone_mode=False)
     if kept is None:  # not even one runner: nothing to compare with
         assert not (tmp_path / "out").exists()

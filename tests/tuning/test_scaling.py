@@ -1,10 +1,15 @@
 """What the measurement of scaling makes of a run's results."""
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
 from matplotlib.figure import Figure
 
-from tuning.scaling import Point, _mean, _reported
+from envs.errors import Terminated
+from envs.notice import NOTICE
+from tuning.scaling import Point, _mean, _reported, measure_point
 from tuning.scaling_report import _draw_curve, _draw_measured
 
 
@@ -39,3 +44,25 @@ def test_every_kind_has_a_line_of_its_own_in_the_picture():
     under, over = curve.get_lines()[:2]
     assert under.get_linewidth() > over.get_linewidth() and under.get_linestyle() != over.get_linestyle()
     assert [text.get_text() for text in curve.texts] == ["sync: learner", "sync, 1 learner: learner"]
+
+
+@pytest.mark.parametrize("notice", [True, False])
+def test_after_a_notice_nobody_waits_for_actors_that_ray_may_no_longer_reach(notice):
+    stopped = []
+
+    def train() -> None:
+        if notice:
+            NOTICE.give()
+        raise Terminated
+
+    algorithm = SimpleNamespace(updates=0, train=train, stop=lambda: stopped.append(True))
+    config = SimpleNamespace(build_algo=lambda: algorithm, recommender=lambda *_: config)
+    agent: Any = SimpleNamespace(rllib_config=lambda: config)
+    settings: Any = None
+    simulator: Any = "sim"
+    try:
+        with pytest.raises(Terminated):
+            measure_point(agent, simulator, settings, 1.0)
+    finally:
+        NOTICE.withdraw()
+    assert bool(stopped) != notice
