@@ -13,7 +13,7 @@ from envs.errors import Terminated, UserError
 from envs.memory import keep_freed_memory
 from envs.notice import NOTICE
 from envs.storage.location import shown
-from rl_rec.cli.termination import TERMINATED, end_process, ended_in_time, termination_raised
+from rl_rec.cli.termination import end_process, ended_in_time, termination_raised
 from rl_rec.cli.verbs import registered
 
 ENTRY_POINTS = "rl_rec.commands"
@@ -143,7 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         return _fail(_one_line(error), 2)
     except Terminated:
-        return _fail("terminated", TERMINATED)
+        return _fail("terminated", Terminated.CODE)
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", 130)
     except BrokenPipeError:

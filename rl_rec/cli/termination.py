@@ -16,8 +16,6 @@ from envs import notice
 from envs.errors import Terminated
 from envs.notice import NOTICE
 
-TERMINATED = 128 + signal.SIGTERM
-"""The exit code."""
 _SPEAKS_S = 1.0
 """For the last words of a process that does not end by itself."""
 
@@ -95,7 +93,7 @@ def _end_in_time(signals: socket.socket) -> None:
     speaking = threading.Thread(target=_say_last_words, daemon=True)
     speaking.start()
     speaking.join(_SPEAKS_S)  # who should read it may be gone
-    os._exit(TERMINATED)
+    os._exit(Terminated.CODE)
 
 
 def _say_last_words() -> None:

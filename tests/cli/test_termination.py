@@ -81,6 +81,21 @@ def test_sigterm_for_a_forked_child_is_none_of_the_commands_business():
     assert (done.returncode, done.stdout) == (0, "went on\n")
 
 
+def test_sigterm_inside_a_callback_of_asyncio_is_heard():
+    waiting = """
+    import asyncio
+
+    async def wait():
+        asyncio.get_running_loop().call_later(0.2, os.kill, os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(60)
+
+    notice.ENDS_S = 30.0
+    asyncio.run(wait())
+"""
+    done = run_python(ending(waiting))
+    assert (done.returncode, done.stderr) == (143, "error: terminated\n")
+
+
 def test_a_command_in_a_thread_leaves_the_notice_alone():
     NOTICE.give()
     try:
