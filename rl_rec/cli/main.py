@@ -176,4 +176,5 @@ def _fail(message: str, code: int) -> int:
 
 
 if __name__ == "__main__":
+    sys.argv[0] = "rl-rec"  # a run's description names the command
     run()
