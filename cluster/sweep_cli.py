@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from cluster.options import address_option, track_option
 from envs.errors import Terminated, UserError
@@ -215,13 +216,16 @@ def _run(
         raise
     report = write_report(out, out / "report", overwrite=True)
     emit({**result, "report": report}, as_json, render)
-    for answer in report["answers"].values():
-        console.print(answer, markup=False, soft_wrap=True)
-    console.print(f"report: {shown(report['page'])}", markup=False, soft_wrap=True)
+    console.print(_answered({**report, "page": shown(report["page"])}), soft_wrap=True)
     for trial, problem in result["failed"].items():
         console.print(f"error: trial {trial} failed: {problem}", markup=False, soft_wrap=True)
     if result["failed"]:
         raise click.exceptions.Exit(1)
+
+
+def _answered(report: Mapping[str, Any]) -> Text:
+    """What the page says first, and where it is."""
+    return Text("\n".join([*report["answers"].values(), f"report: {report['page']}"]))
 
 
 def _cost(plan: "StudyPlan | SearchPlan", parallel: int) -> dict[str, Any]:
@@ -301,7 +305,7 @@ def _report(folders: tuple[Path, ...], out: Path | None, overwrite: bool, as_jso
         from tuning.report import write_report
 
         assert out is not None
-        emit(write_report(folders[0], out, overwrite), as_json)
+        emit(write_report(folders[0], out, overwrite), as_json, _answered)
         return
     from envs.files import new_directory, write_json
     from rl_rec.json_values import json_value
