@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from envs.errors import UserError
+from rl_rec.cli.main import main
 from rl_rec.provenance import describe_run, write_run
 from tuning.findings import answer, numeric_axis, read_findings
 from tuning.report import write_report
@@ -138,6 +139,14 @@ def test_a_variant_that_failed_is_named_and_not_compared(folder, tmp_path):
     assert [row.name for row in found.tables[0].variants] == ["a"] and found.tables[0].failed == {"b": 1}
     write_report(out, tmp_path / "report")
     assert "b (1)" in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_the_verb_says_what_was_found_and_where_the_page_is(folder, capsys):
+    out = folder(cases("a", "b"), {"a": [3.0, 4.0, 5.0], "b": [5.0, 4.0, 3.3]})
+    assert main(["report", str(out)]) == 0
+    found, page = capsys.readouterr().out.splitlines()
+    assert found.startswith("b earns the highest mean return, 4.10")
+    assert page == f"report: {out}/report/index.html"
 
 
 def test_the_page_stands_by_itself(folder, tmp_path):
