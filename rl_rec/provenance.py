@@ -110,13 +110,15 @@ def _git(checkout: Path, *arguments: str) -> str:
 def _machine(device: str) -> dict[str, Any]:
     import torch
 
-    is_cuda = device.startswith("cuda")
+    name: str | None = platform.machine()
+    if device.startswith("cuda"):  # a cluster's head may have none, and drive what computes elsewhere
+        name = torch.cuda.get_device_name(device) if torch.cuda.is_available() else None
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "cpus": _usable_cpus(),
         "threads": torch.get_num_threads(),
         "device": device,
-        "device_name": torch.cuda.get_device_name(device) if is_cuda else platform.machine(),
+        "device_name": name,
     }
 
 

@@ -63,7 +63,7 @@ def check_device(name: str) -> str:
 
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count == 0:
-            raise UserError(f"device {name!r} is not available: torch sees no CUDA device; use --device cpu")
+            raise UserError(f"device {name!r} is not available: torch sees no CUDA device; use cpu")
         if index and int(index) >= count:
             raise UserError(f"device {name!r} is not available: torch sees cuda:0 to cuda:{count - 1}")
     return name

@@ -260,7 +260,7 @@ def test_a_missing_device_is_refused_before_the_command_runs(verb, capsys, monke
 
     verb(probe)
     assert main(["probe", "--device", "cuda"]) == 2
-    expected = "error: device 'cuda' is not available: torch sees no CUDA device; use --device cpu\n"
+    expected = "error: device 'cuda' is not available: torch sees no CUDA device; use cpu\n"
     assert capsys.readouterr().err == expected
 
 

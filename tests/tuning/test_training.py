@@ -33,6 +33,14 @@ def test_a_run_goes_on_with_the_data_it_began_with(run: RunFolder):
     check_resume(run)
 
 
+def test_a_head_without_a_gpu_drives_training_elsewhere(tmp_path, simulator, small_run, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    agent = find_agent("hac")
+    settings = agent.train_settings().with_overrides([*small_run, "device=cuda"])
+    machine = check(agent, simulator, settings, tmp_path / "run")["machine"]
+    assert (machine["device"], machine["device_name"]) == ("cuda", None)
+
+
 def test_other_data_at_the_same_place_is_refused(run: RunFolder):
     described = json.loads((run.path / "run.json").read_text())
     write_run(run.path, {**described, "data_fingerprint": "of other data"})
