@@ -11,6 +11,7 @@ from rich.console import Group
 from rich.table import Table
 
 from cluster.options import address_option, track_option
+from envs.counted import counted
 from envs.errors import Terminated, UserError
 from envs.storage.location import Location, shown
 from rl_rec.cli.checked import CheckedCommand
@@ -234,7 +235,7 @@ def _table(result: Mapping[str, Any], content: Mapping[str, Any]) -> Table:
     rows = content["rows"]
     several = len({entry["algorithm"] for entry in result["variants"].values()}) > 1
     with_share = any(row.get("new_item_share") is not None for row in rows.values())
-    budget = f"{result['steps']:,} user-steps, {result['seeds']} seeds, {result['split']} users"
+    budget = f"{result['steps']:,} user-steps, {counted(result['seeds'], 'seed')}, {result['split']} users"
     title = f"world {content['world_name']}, served {content['serve_name']}: {budget}"
     table = Table(title=title, box=None, padding=(0, 1), header_style="bold")
     columns = ["policy", *(["algorithm"] if several else []), "return", "95% interval", "norm.", "items"]
@@ -246,7 +247,7 @@ def _table(result: Mapping[str, Any], content: Mapping[str, Any]) -> Table:
     for name, row in rows.items():
         cells = [name, *([row["algorithm"] or ""] if several else [])]
         if "failed" in row:
-            table.add_row(*cells, "failed", f"{row['failed']} of {len(row['seeds'])} seeds")
+            table.add_row(*cells, "failed", f"{row['failed']} of {counted(len(row['seeds']), 'seed')}")
             compared = True
             continue
         low, high = row["return_ci95"]

@@ -27,7 +27,8 @@ TRIAL = "trial"
 RESULTS, EARLIER = "result.json", "earlier.json"
 START = "start"
 """The checkpoint that a trial began anew from, where Tune counts its checkpoints from 0 again."""
-_FINISHED = "finished.json"
+FINISHED = "finished.json"
+"""There once all user-steps are done."""
 _WEIGHTS = Path("learner_group/learner/rl_module/default_policy/module_state.pkl")
 
 
@@ -52,7 +53,9 @@ class RunFolder:
             self.simulator: Location = location(config["simulator"])
             values: dict[str, Any] = {**config["settings"]}
         except (KeyError, TypeError):
-            raise UserError(f"{self.path / RUN_FILE} does not describe a training run") from None
+            raise UserError(
+                f"{self.path / RUN_FILE} does not describe a training run (make one with: rl-rec train)"
+            ) from None
         settings_class = type(self.agent.train_settings())
         self.settings: TrainSettings[Any] = settings_class.from_mapping(values, file=self.path / RUN_FILE)
         self.fingerprint: str | None = described.get("data_fingerprint")
@@ -84,12 +87,12 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the run collected all its user-steps and saved the policy that it ended with."""
-        return (self.path / _FINISHED).exists() and any(self.whole_checkpoints())
+        return (self.path / FINISHED).exists() and any(self.whole_checkpoints())
 
     def mark_finished(self) -> None:
         """Note that nothing is left to do."""
         last = self.results()[-1:]
-        write_json(self.path / _FINISHED, {"iterations": last[0]["training_iteration"] if last else 0})
+        write_json(self.path / FINISHED, {"iterations": last[0]["training_iteration"] if last else 0})
 
     def weights(self) -> dict[str, Any]:
         """Weights of the newest good checkpoint, as numpy arrays by name.

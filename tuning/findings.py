@@ -186,7 +186,7 @@ def answer(findings: Findings, table: Table) -> str:
     if not table.variants:
         return "Every variant failed: there is nothing to compare."
     best = max(table.variants, key=lambda row: row.mean)
-    first = table.variants[0]
+    first, several = table.variants[0], len(best.returns) > 1
     if len(table.variants) > 1 and len({row.returns for row in table.variants}) == 1:
         return (
             f"Every variant earns exactly the same, {best.mean:.2f}: what varies had no effect on this budget."
@@ -198,18 +198,17 @@ def answer(findings: Findings, table: Table) -> str:
     if len(table.variants) == 1:
         return f"{text}."
     if best is not first:
-        verdict = "beyond" if best.differs else "within"
-        text += (
-            f"; that is {best.difference:+.2f}{_between(best.difference95)} against {first.name}, paired over "
-            f"seeds: {verdict} the noise of {len(best.returns)} seeds"
-        )
+        text += f"; that is {best.difference:+.2f}{_between(best.difference95)} against {first.name}"
+        if several:
+            verdict = "beyond" if best.differs else "within"
+            text += f", paired over seeds: {verdict} the noise of {len(best.returns)} seeds"
     told = [row for row in table.variants[1:] if row.differs and row is not best]
     if told:
         named = ", ".join(f"{row.name} ({row.difference:+.2f})" for row in told)
         text += f". Differences to {first.name} whose interval excludes zero: {named}"
-    elif best is first:
+    elif best is first and several:
         text += f", and no difference to {first.name} excludes zero"
-    text += "."
+    text += "." if several else ". One seed says nothing of the noise between seeds."
     axis = numeric_axis(findings.plan)
     return f"{text} {_middle(findings.plan, table, axis)}".strip() if axis else text
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from envs.counted import counted
 from envs.files import new_directory, read_json
 from rl_rec.pages import templates
 from rl_rec.pictures import Picture
@@ -67,7 +68,7 @@ def _head(findings: Findings, searched: bool) -> dict[str, Any]:
         "command": shlex.join(run.get("command") or []),
         "facts": {
             "budget": ("second stage: " if searched else "")
-            + f"{plan.base.steps:,} user-steps a trial, {plan.seeds} seeds, "
+            + f"{plan.base.steps:,} user-steps a trial, {counted(plan.seeds, 'seed')}, "
             f"{len(plan.cells())} trials; {plan.episodes:,} episodes of {plan.split.name.lower()} users",
             "data": str(run.get("data_fingerprint"))[:16],
             "code": commit,

@@ -18,6 +18,7 @@ from typing import Any
 from ray import tune
 from ray.tune import Callback
 
+from envs.counted import counted
 from envs.files import read_json, write_json
 from envs.progress import Progress, silent
 from envs.world_folder import FittedWorld
@@ -133,8 +134,7 @@ def _go_on(
         for cell in plan.cells():
             if cell.world == world and cell.name not in failed:
                 trials.setdefault(cell.variant, []).append(out / cell.name)
-        seeds = f"{plan.seeds} seed{'s' if plan.seeds > 1 else ''}"
-        title = f"{fitted.dataset.name}, world {world}, {seeds}"
+        title = f"{fitted.dataset.name}, world {world}, {counted(plan.seeds, 'seed')}"
         draw_study(trials, title, out / f"learning_curves_world{index}.png")
     with reporting("evaluating") as progress:
         tables = make_tables(plan, out, failed, parallel, progress)

@@ -30,7 +30,7 @@ from envs.world_folder import FittedWorld
 from rl_rec import metrics as names
 from rl_rec.agents import Agent
 from rl_rec.provenance import describe_run, write_run
-from rl_rec.run_folder import TRIAL, RunFolder
+from rl_rec.run_folder import FINISHED, TRIAL, RunFolder
 from rl_rec.train_settings import TrainSettings
 from tuning.experiment import always, last_line, quiet, tune_storage
 from tuning.retries import RETRIES, UNREADABLE, Failures
@@ -73,6 +73,10 @@ def check_start(simulator: Location, out: Path, resume: str) -> FittedWorld:
         UserError: ``out`` exists, its parent cannot be written, or the simulator cannot be read.
     """
     out = out.resolve()
+    if out.is_file():
+        raise UserError(f"{out} is a file; name a folder")
+    if (out / FINISHED).exists():
+        raise UserError(f"{out} holds a finished run; name another folder")
     if not untouched(out):
         raise UserError(f"{out} exists already; name another folder, or go on with: {resume} --resume {out}")
     parent = next(folder for folder in out.parents if folder.exists())

@@ -118,6 +118,14 @@ def test_answer_where_the_first_is_best(folder):
     assert "no difference to a excludes zero" in answer(found, found.tables[0])
 
 
+@pytest.mark.parametrize("returns", [{"a": [3.0], "b": [5.0]}, {"a": [5.0], "b": [3.0]}])
+def test_answer_of_one_seed_claims_nothing_of_noise(folder, returns):
+    found = read_findings(folder(cases("a", "b"), returns))
+    said = answer(found, found.tables[0])
+    assert said.endswith("One seed says nothing of the noise between seeds.")
+    assert "within" not in said and "excludes zero" not in said
+
+
 @pytest.mark.parametrize(
     ("middle", "said"),
     [

@@ -12,7 +12,7 @@ from envs.storage.working_copy import working_copy
 from rl_rec.agents import find_agent
 from rl_rec.checkpoint import seal
 from rl_rec.provenance import write_run
-from rl_rec.run_folder import RunFolder
+from rl_rec.run_folder import FINISHED, RunFolder
 from tuning import resuming
 from tuning.resuming import check_resume
 from tuning.training import _failed, check, only_one
@@ -27,6 +27,21 @@ def run(tmp_path: Path, simulator: Path, small_run: list[str]) -> RunFolder:
     path.mkdir()
     write_run(path, described)
     return RunFolder(path)
+
+
+def test_where_a_run_may_not_begin_the_way_out_is_one_that_works(tmp_path, simulator, small_run):
+    agent = find_agent("hac")
+    settings = agent.train_settings().with_overrides(small_run)
+    file, finished, begun = tmp_path / "file", tmp_path / "finished", tmp_path / "begun"
+    file.touch()
+    finished.mkdir()
+    (finished / FINISHED).touch()
+    begun.mkdir()
+    (begun / "run.json").touch()
+    ways = {file: "is a file; name a folder", finished: "holds a finished run; name another", begun: "--resume"}
+    for out, way in ways.items():
+        with pytest.raises(UserError, match=way):
+            check(agent, simulator, settings, out)
 
 
 def test_a_run_goes_on_with_the_data_it_began_with(run: RunFolder):
