@@ -97,7 +97,7 @@ def _with_folders(found: list[arrow.FileInfo], root: str) -> list[arrow.FileInfo
     known, missing = {info.path.rstrip("/") for info in found} | {root.rstrip("/")}, []
     for info in found:
         folder = info.path.rstrip("/").rpartition("/")[0]
-        while folder not in known and folder.startswith(root):
+        while folder not in known:
             known.add(folder)
             missing.append(arrow.FileInfo(folder, arrow.FileType.Directory))
             folder = folder.rpartition("/")[0]

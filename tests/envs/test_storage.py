@@ -721,6 +721,44 @@ def test_an_older_version_is_not_tried_again_after_a_newer_one(bucket, monkeypat
     assert (bucket / "a.json").read_text() == "older"
 
 
+def test_a_newer_version_waits_for_an_older_one_that_is_under_way(bucket, monkeypatch):
+    filesystem, inside, newer_asked = patient(arrow.LocalFileSystem()), threading.Event(), threading.Event()
+    upload, older = filesystems.upload, iter(range(1))
+
+    def slow(inner, source, path):  # type: ignore[no-untyped-def]
+        if next(older, None) is not None:
+            inside.set()
+            newer_asked.wait(0.5)  # in vain: it waits for this one
+        else:
+            newer_asked.set()
+        upload(inner, source, path)
+
+    def copy_older() -> None:
+        with filesystem.open_output_stream(f"{bucket}/a.json") as stream:
+            stream.write(b"older")
+
+    monkeypatch.setattr(patience, "upload", slow)
+    copying = threading.Thread(target=copy_older)
+    copying.start()
+    assert inside.wait(10)
+    (bucket / "newer").write_text("newer")
+    patience.upload_newest(filesystem, bucket / "newer", f"{bucket}/a.json")
+    copying.join()
+    assert (bucket / "a.json").read_text() == "newer"
+
+
+def test_folders_that_a_store_does_not_list_come_before_their_files():
+    """Google's storage has none; who copies files elsewhere makes those listed, and none above the root."""
+    kinds = arrow.FileType
+    found = [
+        arrow.FileInfo("bucket/run/a/b/c.json", kinds.File),
+        arrow.FileInfo("bucket/run/a/d.json", kinds.File),
+    ]
+    listed = patience._with_folders(found, "bucket/run")
+    folders = [info.path for info in listed if info.type == kinds.Directory]
+    assert sorted(folders) == ["bucket/run/a", "bucket/run/a/b"] and listed[2:] == found
+
+
 def test_sign_of_life_survives_an_outage(url, failing):
     handler = failing(0)
     with working_copy(url):
