@@ -145,8 +145,12 @@ def evaluate(
 
 
 def _table(result: Mapping[str, Any]) -> RenderableType:
-    """The entries, and below them what an episode can reach."""
-    entries = entries_table({name: value for name, value in result.items() if name != "episode_bounds"})
+    """The figures, of the world's rules those that were changed, and below them what an episode can reach."""
+    from envs.world_settings import WorldSettings
+
+    changes = WorldSettings.from_mapping(result["world"]).changes()
+    figures = {name: value for name, value in result.items() if name != "episode_bounds"}
+    entries = entries_table(figures | {"world": "\n".join(changes) or "by default"})
     if "episode_bounds" not in result:
         return entries
     bounds = Table(title="an episode in which every slate gets", title_justify="left", box=None, pad_edge=False)
