@@ -149,7 +149,8 @@ def render(result: Mapping[str, Any]) -> Group:
         f"{_percent(live.get('relative'))} ({_range(live.get('relative95'))}).\n"
         f"To notice a lift of {power['relative_lift']:.1%} in return four times out of five, it takes "
         f"{_count(power['paired_visits'])} visits served with both arms, or {_count(power['live_visits'])} "
-        "of a live test."
+        "of a live test.\n"
+        "This compares two runs, not two methods: what other seeds of training would give is in no interval."
     )
     shown = (lifts, outcomes, segments) if result["outcomes"] else (lifts, segments)
     return Group(*shown, Text(said))
