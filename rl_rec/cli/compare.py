@@ -12,7 +12,7 @@ from rich.text import Text
 from envs.errors import UserError
 from envs.storage.location import Location, shown
 from rl_rec.cli.checked import CheckedCommand
-from rl_rec.cli.options import FOLDER, device_option, json_option, local_folders, set_option
+from rl_rec.cli.options import FOLDER, Choice, device_option, json_option, local_folders, set_option
 from rl_rec.cli.output import console, emit
 from rl_rec.cli.progress import reporting
 
@@ -63,9 +63,7 @@ def _changes(assignments: Sequence[str]) -> list[str]:
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of visits and responses."
 )
-@click.option(
-    "--split", type=click.Choice(_SPLITS), default="test", show_default=True, help="Whose users come."
-)
+@click.option("--split", type=Choice(_SPLITS), default="test", show_default=True, help="Whose users come.")
 @set_option
 @device_option
 @json_option

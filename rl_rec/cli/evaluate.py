@@ -12,7 +12,15 @@ from envs.errors import UserError
 from envs.files import read_json
 from envs.storage.location import Location
 from rl_rec.cli.checked import CheckedCommand
-from rl_rec.cli.options import FOLDER, ValueOrFile, device_option, json_option, local_folders, set_option
+from rl_rec.cli.options import (
+    FOLDER,
+    Choice,
+    ValueOrFile,
+    device_option,
+    json_option,
+    local_folders,
+    set_option,
+)
 from rl_rec.cli.output import console, emit, entries_table
 from rl_rec.cli.progress import reporting
 
@@ -61,7 +69,7 @@ def _changes(schedule: str | None, assignments: Sequence[str]) -> list[str]:
     epilog="Example: rl-rec evaluate --run runs/hac --simulator worlds/ml-100k --episodes 2048 --seed 1 --json",
 )
 @click.option("--run", "run_path", type=FOLDER, help="A folder that rl-rec train wrote.")
-@click.option("--policy", type=click.Choice(_POLICIES), help="A reference policy instead of a run.")
+@click.option("--policy", type=Choice(_POLICIES), help="A reference policy instead of a run.")
 @click.option(
     "--simulator",
     "simulator_path",
@@ -83,7 +91,7 @@ def _changes(schedule: str | None, assignments: Sequence[str]) -> list[str]:
     help="Of users and responses: the same for every policy.",
 )
 @click.option(
-    "--split", type=click.Choice(_SPLITS), default="test", show_default=True, help="Which users are served."
+    "--split", type=Choice(_SPLITS), default="test", show_default=True, help="Which users are served."
 )
 @click.option(
     "--catalogue",
