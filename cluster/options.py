@@ -3,11 +3,12 @@
 import click
 
 from cluster.addresses import node_address
+from rl_rec.cli.options import Choice
 
 track_option = click.option(
     "--track",
     multiple=True,
-    type=click.Choice(["wandb", "mlflow"]),
+    type=Choice(["wandb", "mlflow"]),
     help="Send every result to Weights & Biases or MLflow as well (extras wandb, mlflow); may be repeated. "
     "TensorBoard's files are always written.",
 )

@@ -17,7 +17,7 @@ from cluster.manifests.render import render as render_files
 from envs.counted import counted
 from envs.errors import UserError
 from envs.storage.location import Location, Url
-from rl_rec.cli.options import FOLDER, json_option, overwrite_option, set_option
+from rl_rec.cli.options import FOLDER, Choice, json_option, overwrite_option, set_option
 from rl_rec.cli.output import console, emit
 from rl_rec.cli.settings_list import settings_table
 
@@ -38,7 +38,7 @@ def cluster() -> None:
 
 
 @cluster.command(epilog="Example: rl-rec cluster settings kuberay")
-@click.argument("target", type=click.Choice([*TARGETS]), required=False, metavar="[TARGET]")
+@click.argument("target", type=Choice([*TARGETS]), required=False, metavar="[TARGET]")
 @json_option
 def settings(target: str | None, as_json: bool) -> None:
     """List the settings of a cluster's description: what render takes with --set or in its --config.
@@ -54,7 +54,7 @@ def settings(target: str | None, as_json: bool) -> None:
     "--simulator work/sim --out work/sigma; "
     "rl-rec cluster render docker --set image=registry.example.org/team/rl-rec --out deploy/image"
 )
-@click.argument("target", type=click.Choice([*TARGETS]), metavar="TARGET")
+@click.argument("target", type=Choice([*TARGETS]), metavar="TARGET")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
 @click.option("--gpus", type=click.IntRange(0), help="GPUs of all workers together.")
 @click.option("--workers", type=click.IntRange(1), help="Workers at most.")

@@ -137,7 +137,7 @@ def scale(
     from envs.files import new_directory
     from rl_rec.agents import find_agent
     from rl_rec.cli.options import refuse_existing
-    from tuning import scaling, scaling_report
+    from tuning import scaling, scaling_report, scaling_tables
     from tuning.training import check_settings
 
     bytes_per_s = scaling_report.parse_bandwidth(bandwidth)
@@ -191,6 +191,6 @@ def scale(
         }
         with new_directory(out, overwrite=overwrite) as folder:
             scaling_report.write(folder, {**result, "blocks": {str(p): found for p, found in blocks.items()}})
-    emit({**result, "out": str(out)}, as_json, scaling_report.render)
+    emit({**result, "out": str(out)}, as_json, scaling_tables.render)
     if stopped is not None:
         raise stopped

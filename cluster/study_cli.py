@@ -15,7 +15,7 @@ from envs.counted import counted
 from envs.errors import Terminated, UserError
 from envs.storage.location import Location, shown
 from rl_rec.cli.checked import CheckedCommand
-from rl_rec.cli.options import FOLDER, json_option, local_folders, set_option
+from rl_rec.cli.options import FOLDER, Choice, json_option, local_folders, set_option
 from rl_rec.cli.output import console, emit
 from rl_rec.cli.progress import reporting
 
@@ -98,7 +98,7 @@ def _check_study(
 )
 @click.option(
     "--split",
-    type=click.Choice(["test", "validation"]),
+    type=Choice(["test", "validation"]),
     help="Whose users to evaluate on; choose settings on validation.  [default: test]",
 )
 @click.option("--episodes", type=click.IntRange(min=1), help="Users served per evaluation.  [default: 2048]")

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from envs.errors import Terminated, UserError
-from rl_rec.cli.options import json_option
+from rl_rec.cli.options import Choice, json_option
 from rl_rec.cli.output import console, emit
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ address_option = click.option(
 )
 @click.option(
     "--environment",
-    type=click.Choice(["image", "lock", "any"]),
+    type=Choice(["image", "lock", "any"]),
     default="image",
     show_default=True,
     help="image: the cluster has the locked versions, and the job ends at once where it has not. lock: pip "

@@ -16,6 +16,7 @@ from envs.storage.location import Location, shown
 from rl_rec.cli.checked import CheckedCommand
 from rl_rec.cli.options import (
     FOLDER,
+    Choice,
     ValueOrFile,
     json_option,
     local_folders,
@@ -96,7 +97,7 @@ def _plan(
 )
 @click.option(
     "--split",
-    type=click.Choice(["test", "validation"]),
+    type=Choice(["test", "validation"]),
     default="test",
     show_default=True,
     help="Whose users to evaluate on; choose settings on validation.",
@@ -105,7 +106,7 @@ def _plan(
 @address_option
 @click.option(
     "--if-exists",
-    type=click.Choice(["fail", "resume", "restart"]),
+    type=Choice(["fail", "resume", "restart"]),
     default="fail",
     show_default=True,
     help="Where --out exists: stop, go on with what is there, or delete it and begin again.",

@@ -75,6 +75,10 @@ class Settings(BaseModel):
         """
         self._assigned(assignments)
 
+    def changes(self) -> list[str]:
+        """What differs from the defaults, as ``with_overrides`` takes it."""
+        return _changes(self, type(self)())
+
     def _assigned(self, assignments: Sequence[str]) -> dict[str, Any]:
         values = self.model_dump()
         for assignment in assignments:
@@ -251,6 +255,25 @@ def _value_hint(owner: type[BaseModel], parent: str, name: str) -> str:
     )
 
 
+def _changes(settings: Settings, defaults: Settings) -> list[str]:
+    changes = []
+    for name in type(settings).model_fields:
+        value, default = getattr(settings, name), getattr(defaults, name)
+        if isinstance(value, Settings):
+            changes += [f"{name}.{change}" for change in _changes(value, default)]
+        elif value != default:
+            changes.append(assignment(name, value))
+    return changes
+
+
 def assignment(path: str, value: object) -> str:
     """``path=value`` as ``with_overrides`` reads it: floats keep all their digits."""
-    return f"{path}={value!r}" if isinstance(value, float) else f"{path}={value}"
+    return f"{path}={_text(value)}"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return ",".join(assignment(str(key), entry) for key, entry in value.items()) or "{}"
+    if isinstance(value, tuple):
+        return ",".join(map(_text, value)) or "[]"
+    return repr(value) if isinstance(value, float) else str(value)

@@ -75,7 +75,7 @@ def serve_both(
         arm_b: what would replace it.
         traffic: how many come.
         seed: of visits, responses and shares.
-        progress: called after every day and arm.
+        progress: called after every day.
     """
     device = world.device
     generator = torch.Generator(device).manual_seed(stream_seed(seed, 0))
@@ -84,10 +84,10 @@ def serve_both(
     for day in range(traffic.days):
         draw = torch.rand(2, traffic.visits_per_day, generator=generator, device=device)
         users = population[(draw[0] * len(population)).long().clamp(max=len(population) - 1)]
-        for index, (arm, make) in enumerate((("a", arm_a), ("b", arm_b))):
+        for arm, make in (("a", arm_a), ("b", arm_b)):
             own = stream_seed(seed, 1, day)
             parts[arm].append(serve(world, rules, make, users, draw[1], own, returns_only=True))
-            progress(2 * day + index + 1, 2 * traffic.days, "days served with either arm")
+        progress(day + 1, traffic.days, "days, each with both arms")
     treated = torch.rand(traffic.days * traffic.visits_per_day, generator=generator, device=device)
     return Arms(
         user=_joined([part.users for part in parts["a"]]).astype(np.int64),

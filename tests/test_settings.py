@@ -181,3 +181,22 @@ def test_a_key_of_a_mapping_is_set_by_its_path() -> None:
     }
     with pytest.raises(UserError, match=r"weights\.like"):
         WorldSettings().with_overrides(["weights.like=much"])
+
+
+def test_changes_make_the_same_settings_of_the_defaults() -> None:
+    class Model(Settings):
+        layers: tuple[int, ...] = (8,)
+        lr: float = 0.1
+        frozen: bool = False
+
+    class Run(Settings):
+        model: Model = Model(lr=0.2)
+        weights: dict[str, float] = Field({})
+        device: str | None = "cpu"
+
+    assert Run().changes() == []
+    made = Run(model=Model(layers=(), lr=1e-5, frozen=True), weights={"a": 0.5, "b": -2.0}, device=None)
+    assert made.changes() == [
+        "model.layers=[]", "model.lr=1e-05", "model.frozen=True", "weights=a=0.5,b=-2.0", "device=None",
+    ]  # fmt: skip
+    assert Run().with_overrides(made.changes()) == made

@@ -386,7 +386,7 @@ def measure_all(
     """Every point ``repeats`` times, in turns: what else the machine does falls on all alike."""
     for done in range(repeats):
         for index, (point, settings) in enumerate(runs.items()):
-            progress(done * len(runs) + index, repeats * len(runs), str(point))
+            progress(done * len(runs) + index, repeats * len(runs), f"now {point}")
             yield point, measure_point(agent, simulator, settings, seconds)
     progress(repeats * len(runs), repeats * len(runs))
 

@@ -1,4 +1,4 @@
-"""What ``rl-rec scale`` found: medians, the model beside them, files and a table."""
+"""What ``rl-rec scale`` found: medians, the model beside them, and files."""
 
 import csv
 import math
@@ -11,9 +11,6 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from envs.files import write_json
 from rl_rec.json_values import json_value
@@ -22,8 +19,6 @@ from tuning.scaling import Point, named
 from tuning.scaling_model import Costs, Layout, curve, knee, per_busiest_cpu_s, predict
 
 _STYLES = ("-", "--", "-.", ":")
-_TRUSTED_PERCENT = 30.0
-"""Up to here a prediction is shown as it is."""
 _UNITS = {"k": 1e3, "M": 1e6, "G": 1e9}
 
 
@@ -200,126 +195,6 @@ def _draw_curve(axes: Axes, result: Mapping[str, Any]) -> None:
     axes.set(xlabel="env runners", title="predicted, a core for every process")
     axes.set_ylim(0, 1.1 * axes.dataLim.ymax)
     axes.legend(frameon=False, fontsize=8)
-
-
-def render(result: Mapping[str, Any]) -> RenderableType:
-    """The tables that a person sees."""
-    measured = _table(
-        "measured",
-        *("runners", "mode", "learners", "user-steps/s", "spread", "speed-up", "of turns", "efficiency"),
-        *("per busiest CPU-s", "updates/s", "ratio", "stale"),
-    )
-    spent = _table(
-        "latencies, and shares of the driver's time",
-        *("runners", "mode", "learners", "latency ms", "in runner ms", "weights ms"),
-        *("wait", "replay", "update", "sync", "rest", "learner idle"),
-    )
-    checked = _table(
-        "predicted beside measured",
-        *("runners", "mode", "learners", "measured", "predicted", "error"),
-        *("measured per busiest CPU-s", "predicted", "error", "bottleneck"),
-    )
-    for row in result["points"]:
-        who = (str(row["runners"]), row["mode"] if row["runners"] else "local", str(row["learners"]))
-        spread = None if row["slowest"] is None else f"{row['slowest']:,.0f}–{row['fastest']:,.0f}"
-        measured.add_row(
-            *who,
-            _number(row["user_steps_per_s"], ",.0f") if row["ratio_held"] else "ratio off",
-            spread or "-",
-            _number(row["speedup"], ".2f"),
-            "-" if row["speedup"] is None else f"{row['speedup_least']:.2f}–{row['speedup_most']:.2f}",
-            _number(row["efficiency"], ".0%"),
-            _number(row["per_busiest_cpu_s"], ",.0f"),
-            _number(row["updates_per_s"], ".1f"),
-            _number(row["replay_ratio"], ".3g"),
-            _number(row["staleness_updates"], ".1f"),
-        )
-        spent.add_row(
-            *who,
-            *(_milliseconds(row[name]) for name in ("sample_latency_s", "sample_s", "weights_latency_s")),
-            *(
-                _number(row[name], ".0%")
-                for name in ("rollout_s", "replay_s", "update_s", "sync_s", "rest", "learner_idle")
-            ),
-        )
-        checked.add_row(
-            *who,
-            _number(row["user_steps_per_s"], ",.0f"),
-            _number(row["predicted"], ",.0f"),
-            _percent(row["error_percent"]),
-            _number(row["per_busiest_cpu_s"], ",.0f"),
-            _number(row["predicted_per_busiest_cpu_s"], ",.0f"),
-            _percent(row["error_cpu_percent"]),
-            row["bottleneck"],
-        )
-    gigabits = result["bandwidth_bytes_per_s"] * 8 / 1e9
-    curves = _table(
-        f"predicted, a core for every process, {gigabits:g} Gbit/s",
-        *("runners", "mode", "learners", "user-steps/s", "speed-up", "bottleneck"),
-    )
-    for row in result["curve"]:
-        curves.add_row(
-            str(row["runners"]),
-            row["mode"],
-            str(row["learners"]),
-            _number(row["user_steps_per_s"], ",.0f"),
-            _number(row["speedup"], ".1f"),
-            row["bottleneck"],
-        )
-    knees = [
-        Text(
-            f"{named(found['mode'], found['learners'])}: "
-            + (
-                f"from {found['runners']} runners on the bottleneck is the {found['bottleneck']}; "
-                f"what moves it: {found['lever']}"
-                if found["runners"] is not None
-                else "the runners are the bottleneck throughout"
-            )
-        )
-        for found in result["knees"]
-    ]
-    told = [Text(text) for text in [doubt(result["points"])] if text]
-    skipped = [Text(f"left out {entry['point']}: {entry['why']}") for entry in result.get("skipped", [])]
-    return Group(
-        measured,
-        Text(),
-        spent,
-        Text(),
-        checked,
-        Text(),
-        curves,
-        Text(),
-        *knees,
-        *told,
-        *skipped,
-    )
-
-
-def doubt(points: Sequence[Mapping[str, Any]]) -> str | None:
-    """A warning where the model misses what was measured, and so may miss what was not."""
-    missed = max(abs(row["error_percent"] or 0.0) for row in points)
-    if missed <= _TRUSTED_PERCENT:
-        return None
-    return f"the model is up to {missed:.0f}% off what was measured: do not count on what it predicts"
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
-
-
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.0f}%"
-
-
-def _milliseconds(seconds: float | None) -> str:
-    return _number(None if seconds is None else 1e3 * seconds, ".1f")
 
 
 def parse_bandwidth(text: str) -> float:

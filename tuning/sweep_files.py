@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from envs.errors import UserError
+from envs.lookup import look_up
 from envs.settings import expectation
 from tuning.search import Search
 from tuning.sweep import Sweep
@@ -23,11 +24,9 @@ def find_sweep(name: str) -> Sweep | Search:
     Raises:
         UserError: neither; a file that cannot be read or that holds no sweep.
     """
-    if name in SWEEPS:
-        return SWEEPS[name]
-    if not is_file(name):
-        raise UserError(f"{name!r} is no sweep: give a .yaml or .py file, or one of {', '.join(SWEEPS)}")
-    return _READERS[Path(name).suffix](Path(name))
+    if is_file(name):
+        return _READERS[Path(name).suffix](Path(name))
+    return look_up("sweep (no .yaml or .py file either)", name, SWEEPS)
 
 
 def is_file(name: str) -> bool:

@@ -9,7 +9,15 @@ from rich.console import Console
 
 from envs.errors import UserError
 from rl_rec.cli.checked import CheckedCommand
-from rl_rec.cli.options import check_device, device_option, json_option, overridden, seed_option, set_option
+from rl_rec.cli.options import (
+    Choice,
+    check_device,
+    device_option,
+    json_option,
+    overridden,
+    seed_option,
+    set_option,
+)
 from rl_rec.cli.output import TEXT_WIDTH, emit
 from rl_rec.cli.progress import reporting
 from rl_rec.cli.verbs import registered
@@ -78,7 +86,7 @@ def _measured(users: int, steps: int) -> Callable[[CommandT], CommandT]:
 
 agent_option = click.option(
     "--agent",
-    type=click.Choice(["hac", "hsrl"]),
+    type=Choice(["hac", "hsrl"]),
     default="hac",
     show_default=True,
     help="The algorithm; --set agent... changes its settings.",

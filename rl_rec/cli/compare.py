@@ -12,7 +12,7 @@ from rich.text import Text
 from envs.errors import UserError
 from envs.storage.location import Location, shown
 from rl_rec.cli.checked import CheckedCommand
-from rl_rec.cli.options import FOLDER, device_option, json_option, local_folders, set_option
+from rl_rec.cli.options import FOLDER, Choice, device_option, json_option, local_folders, set_option
 from rl_rec.cli.output import console, emit
 from rl_rec.cli.progress import reporting
 
@@ -63,9 +63,7 @@ def _changes(assignments: Sequence[str]) -> list[str]:
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of visits and responses."
 )
-@click.option(
-    "--split", type=click.Choice(_SPLITS), default="test", show_default=True, help="Whose users come."
-)
+@click.option("--split", type=Choice(_SPLITS), default="test", show_default=True, help="Whose users come.")
 @set_option
 @device_option
 @json_option
@@ -149,7 +147,8 @@ def render(result: Mapping[str, Any]) -> Group:
         f"{_percent(live.get('relative'))} ({_range(live.get('relative95'))}).\n"
         f"To notice a lift of {power['relative_lift']:.1%} in return four times out of five, it takes "
         f"{_count(power['paired_visits'])} visits served with both arms, or {_count(power['live_visits'])} "
-        "of a live test."
+        "of a live test.\n"
+        "This compares two runs, not two methods: what other seeds of training would give is in no interval."
     )
     shown = (lifts, outcomes, segments) if result["outcomes"] else (lifts, segments)
     return Group(*shown, Text(said))

@@ -12,7 +12,15 @@ from envs.errors import UserError
 from envs.files import read_json
 from envs.storage.location import Location
 from rl_rec.cli.checked import CheckedCommand
-from rl_rec.cli.options import FOLDER, ValueOrFile, device_option, json_option, local_folders, set_option
+from rl_rec.cli.options import (
+    FOLDER,
+    Choice,
+    ValueOrFile,
+    device_option,
+    json_option,
+    local_folders,
+    set_option,
+)
 from rl_rec.cli.output import console, emit, entries_table
 from rl_rec.cli.progress import reporting
 
@@ -61,7 +69,7 @@ def _changes(schedule: str | None, assignments: Sequence[str]) -> list[str]:
     epilog="Example: rl-rec evaluate --run runs/hac --simulator worlds/ml-100k --episodes 2048 --seed 1 --json",
 )
 @click.option("--run", "run_path", type=FOLDER, help="A folder that rl-rec train wrote.")
-@click.option("--policy", type=click.Choice(_POLICIES), help="A reference policy instead of a run.")
+@click.option("--policy", type=Choice(_POLICIES), help="A reference policy instead of a run.")
 @click.option(
     "--simulator",
     "simulator_path",
@@ -83,7 +91,7 @@ def _changes(schedule: str | None, assignments: Sequence[str]) -> list[str]:
     help="Of users and responses: the same for every policy.",
 )
 @click.option(
-    "--split", type=click.Choice(_SPLITS), default="test", show_default=True, help="Which users are served."
+    "--split", type=Choice(_SPLITS), default="test", show_default=True, help="Which users are served."
 )
 @click.option(
     "--catalogue",
@@ -145,8 +153,12 @@ def evaluate(
 
 
 def _table(result: Mapping[str, Any]) -> RenderableType:
-    """The entries, and below them what an episode can reach."""
-    entries = entries_table({name: value for name, value in result.items() if name != "episode_bounds"})
+    """The figures, of the world's rules those that were changed, and below them what an episode can reach."""
+    from envs.world_settings import WorldSettings
+
+    changes = WorldSettings.from_mapping(result["world"]).changes()
+    figures = {name: value for name, value in result.items() if name != "episode_bounds"}
+    entries = entries_table(figures | {"world": "\n".join(changes) or "by default"})
     if "episode_bounds" not in result:
         return entries
     bounds = Table(title="an episode in which every slate gets", title_justify="left", box=None, pad_edge=False)

@@ -4,6 +4,7 @@ A command stacks these decorators and takes the named parameter: ``--json`` give
 ``assignments``, the others carry their own name.
 """
 
+import difflib
 import functools
 import re
 from collections.abc import Callable, Sequence
@@ -90,6 +91,16 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     """
     if path.exists() and not overwrite and not (path.is_dir() and not any(path.iterdir())):
         raise UserError(f"{path} exists already; name another folder or add --overwrite")
+
+
+class Choice(click.Choice[str]):
+    """One of a few words; what a misspelt one is nearest to stands in the error."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """All words, and the nearest."""
+        nearest = difflib.get_close_matches(str(value), self.choices, n=1)
+        hint = "".join(f" Did you mean {word!r}?" for word in nearest)
+        return super().get_invalid_choice_message(value, ctx) + hint
 
 
 class Folder(click.ParamType):

@@ -19,6 +19,7 @@ def test_two_runs_are_compared(make_run, capsys):
         "120 visits, test users" in said
         and "A live test of these visits" in said
         and "likes: like much" in said
+        and said.splitlines()[-1].startswith("This compares two runs, not two methods")
     )
 
 

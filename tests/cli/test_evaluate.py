@@ -117,11 +117,15 @@ def test_the_split_decides_who_is_served(simulator, capsys):
     assert len({result["return_mean"] for result in results}) == 3
 
 
-def test_a_person_reads_a_table(simulator, capsys):
-    assert main(["evaluate", "--policy", "random", "--simulator", str(simulator), *RULES]) == 0
+def test_a_person_reads_a_table_of_figures_and_of_what_was_changed(simulator, capsys):
+    command = ["evaluate", "--policy", "random", "--simulator", str(simulator), "--episodes", "8"]
+    assert main([*command, *RULES, "--set", "start_history=empty"]) == 0
     out = capsys.readouterr().out
     for word in ("return mean", "normalised", "click rate", "coverage", "intra list diversity"):
         assert word in out
+    *_, last = out.partition("\nworld ")
+    assert last.split()[:3] == ["start_history=empty", "history_length=6", "max_steps=6"]
+    assert "repeats" not in out
 
 
 @pytest.mark.parametrize(
@@ -130,7 +134,8 @@ def test_a_person_reads_a_table(simulator, capsys):
         ([], "give either --run FOLDER or --policy NAME"),
         (["--run", "{run}", "--policy", "random"], "give either --run FOLDER or --policy NAME"),
         (["--policy", "random"], "--policy needs --simulator"),
-        (["--policy", "best", "--simulator", "{sim}"], "best"),
+        (["--policy", "best", "--simulator", "{sim}"], "'oracle', 'planner'. See: "),
+        (["--policy", "planer", "--simulator", "{sim}"], "'oracle', 'planner'. Did you mean 'planner'? See: "),
         (["--policy", "random", "--simulator", "nowhere"], "nowhere is not a simulator"),
         (["--run", "{run}", "--simulator", "nowhere"], "nowhere is not a simulator"),
         (["--run", "nowhere"], "nowhere is not a run"),

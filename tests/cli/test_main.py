@@ -17,7 +17,7 @@ from rl_rec.cli import main as main_module
 from rl_rec.cli import verbs
 from rl_rec.cli.evaluate import evaluate
 from rl_rec.cli.main import SUMMARIES, cli, main
-from rl_rec.cli.options import check_device, device_option, json_option
+from rl_rec.cli.options import Choice, check_device, device_option, json_option
 from rl_rec.cli.output import emit
 from tests.cli.process import PROBE, run_python
 
@@ -277,11 +277,13 @@ def test_every_summary_is_a_sentence():
     assert all(summary.endswith(".") and "\n" not in summary for summary in SUMMARIES.values())
 
 
-def commands(command: click.Command, context: click.Context | None, name: str) -> Iterator[tuple[str, str]]:
-    """Path and epilog of ``command`` and of everything below it."""
+def commands(
+    command: click.Command, context: click.Context | None, name: str
+) -> Iterator[tuple[str, click.Command]]:
+    """Path of ``command`` and of everything below it."""
     # A command remembers its help option as the first context names it.
     inner = click.Context(command, parent=context, info_name=name, **command.context_settings)
-    yield inner.command_path, command.epilog or ""
+    yield inner.command_path, command
     if isinstance(command, click.Group):
         for child in command.list_commands(inner):
             yield from commands(command.get_command(inner, child) or click.Command(child), inner, child)
@@ -290,5 +292,18 @@ def commands(command: click.Command, context: click.Context | None, name: str) -
 def test_the_help_of_every_command_ends_with_an_example_of_it():
     found = dict(commands(cli, None, "rl-rec"))
     assert {"rl-rec jobs", "rl-rec cluster settings", "rl-rec bench tune"} <= found.keys()
-    for path, epilog in found.items():
+    for path, command in found.items():
+        epilog = command.epilog or ""
         assert epilog.startswith("Example") and f": {path} " in epilog, path
+
+
+def test_every_choice_names_the_nearest():
+    choices = [
+        (path, parameter)
+        for path, command in commands(cli, None, "rl-rec")
+        for parameter in command.params
+        if isinstance(parameter.type, click.Choice)
+    ]
+    assert len(choices) > 5
+    for path, parameter in choices:
+        assert isinstance(parameter.type, Choice), (path, parameter.name)

@@ -115,7 +115,7 @@ NEW = ["--simulator", "/s", "--out", "/o"]
         (["study", "hac", *NEW, "--variant", "a:agent.gama=1"], "did you mean 'agent.gamma'"),
         (["study", "hac", *NEW, "--variant", "a", "--variant", "b"], "'b' has the same settings as 'a'"),
         (["study", "hac", *NEW, "--serve", "x:world.history_length=3"], "change it with --world"),
-        (["sweep", "planing", *NEW], "'planing' is no sweep"),
+        (["sweep", "planing", *NEW], "'planing'; did you mean 'planning'"),
         (["sweep", "planning", "--out", "/o"], "missing --simulator"),
         (["sweep", "planning", *NEW, "--set", "stpes=3"], "unknown setting 'stpes'"),
         (["scale", "hac", *NEW, "--modes", "fast"], "use sync, async"),

@@ -49,6 +49,17 @@ def test_every_visit_is_served_by_both_arms(arms):
     assert set(arms.user.tolist()) == set(range(16))
 
 
+def test_progress_counts_days(small_world):
+    told: list[tuple[int, int, str]] = []
+
+    def progress(done: int, total: int, message: str = "") -> None:
+        told.append((done, total, message))
+
+    world = small_world(items=30, users=16)
+    serve_both(world, RULES, OraclePolicy, OraclePolicy, Traffic(2, 20, 0.5), seed=0, progress=progress)
+    assert told == [(1, 2, "days, each with both arms"), (2, 2, "days, each with both arms")]
+
+
 def test_the_same_policy_twice_differs_nowhere(small_world):
     world = small_world(items=30, users=16)
     same = serve_both(world, RULES, reversed_order, reversed_order, Traffic(2, 50, 0.5), seed=0)

@@ -1,6 +1,7 @@
 """What the measurement of scaling makes of a run's results."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,8 @@ from matplotlib.figure import Figure
 
 from envs.errors import Terminated
 from envs.notice import NOTICE
-from tuning.scaling import Point, _mean, _reported, measure_point
+from tuning import scaling
+from tuning.scaling import Point, _mean, _reported, measure_all, measure_point
 from tuning.scaling_report import _draw_curve, _draw_measured
 
 
@@ -66,3 +68,16 @@ def test_after_a_notice_nobody_waits_for_actors_that_ray_may_no_longer_reach(not
     finally:
         NOTICE.withdraw()
     assert bool(stopped) != notice
+
+
+def test_progress_names_what_is_being_measured(monkeypatch):
+    monkeypatch.setattr(scaling, "measure_point", lambda *_: {})
+    told: list[tuple[int, int, str]] = []
+    runs: Any = dict.fromkeys((Point(0, "sync", 0), Point(1, "async", 0)))
+    agent: Any = None
+
+    def progress(done: int, total: int, message: str = "") -> None:
+        told.append((done, total, message))
+
+    list(measure_all(agent, Path(), runs, 1.0, 1, progress))
+    assert told == [(0, 2, "now local"), (1, 2, "now 1 async"), (2, 2, "")]

@@ -137,7 +137,7 @@ def test_a_python_file_is_a_sweep(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("nothing", None, "'nothing' is no sweep: give a .yaml or .py file, or one of baselines"),
+        ("basline", None, r"no .yaml or .py file .*'basline'; did you mean 'baselines'\? \(valid: baselines, "),
         ("no.yaml", None, "cannot read .*no.yaml: No such file"),
         ("no.py", None, "cannot read .*no.py: no such file"),
         ("a.yaml", b"name: [", "is not YAML"),
