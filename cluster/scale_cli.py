@@ -169,7 +169,7 @@ def scale(
                 measuring = scaling.measure_all(found, simulator.resolve(), runs, seconds, repeats, progress)
                 for point, block in measuring:
                     blocks[point].append(block)
-        except (KeyboardInterrupt, Terminated, UserError) as stop:
+        except (KeyboardInterrupt, Terminated, Exception) as stop:
             blocks = {point: measured for point, measured in blocks.items() if measured}
             told = f"stopped: {sum(map(len, blocks.values()))} of {len(runs) * repeats} blocks were measured"
             if not any(point.runners == 1 for point in blocks):

@@ -76,7 +76,7 @@ class Settings(BaseModel):
         self._assigned(assignments)
 
     def changes(self) -> list[str]:
-        """What differs from the defaults, as ``with_overrides`` takes it."""
+        """What differs from the defaults, which every field must have, as ``with_overrides`` takes it."""
         return _changes(self, type(self)())
 
     def _assigned(self, assignments: Sequence[str]) -> dict[str, Any]:

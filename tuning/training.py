@@ -73,13 +73,18 @@ def check_start(simulator: Location, out: Path, resume: str) -> FittedWorld:
         UserError: ``out`` exists, its parent cannot be written, or the simulator cannot be read.
     """
     out = out.resolve()
-    if out.is_file():
-        raise UserError(f"{out} is a file; name a folder")
-    if (out / FINISHED).exists():
-        raise UserError(f"{out} holds a finished run; name another folder")
-    if not untouched(out):
-        raise UserError(f"{out} exists already; name another folder, or go on with: {resume} --resume {out}")
-    parent = next(folder for folder in out.parents if folder.exists())
+    try:
+        if out.is_file():
+            raise UserError(f"{out} is a file; name a folder")
+        if (out / FINISHED).exists():
+            raise UserError(f"{out} holds a finished run; name another folder")
+        if not untouched(out):
+            raise UserError(
+                f"{out} exists already; name another folder, or go on with: {resume} --resume {out}"
+            )
+        parent = next(folder for folder in out.parents if folder.exists())
+    except OSError as error:  # a name that cannot be
+        raise UserError(f"cannot make {out}: {error.strerror}; choose another --out") from None
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise UserError(f"cannot write to {parent}: choose another --out")
     return world_folder.load(simulator.resolve())

@@ -115,8 +115,8 @@ def test_a_ratio_that_is_off_gives_no_figure(ray_session, simulator, tmp_path, t
 @pytest.mark.ray
 @pytest.mark.parametrize(
     ("end", "measured", "kept"),
-    [(Terminated, 2, [0, 1]), (Terminated, 1, None), (UserError, 2, [0, 1])],
-    ids=["sigterm", "sigterm-at-once", "a-runner-died"],
+    [(Terminated, 2, [0, 1]), (Terminated, 1, None), (UserError, 2, [0, 1]), (RuntimeError, 2, [0, 1])],
+    ids=["sigterm", "sigterm-at-once", "a-runner-died", "a-learner-died"],
 )
 def test_what_was_measured_before_the_end_is_kept(
     ray_session, simulator, tmp_path, tiny, monkeypatch, capsys, end, measured, kept
@@ -125,8 +125,8 @@ def test_what_was_measured_before_the_end_is_kept(
 
     def ended_at_last(*arguments: Any) -> Any:
         calls.append(arguments)
-        if len(calls) > measured and end is UserError:
-            raise UserError("an env runner died while it was measured")
+        if len(calls) > measured and end is not Terminated:
+            raise end("the process died while it was measured")
         if len(calls) > measured:
             raise SystemError("wait returned a result with an exception set") from Terminated()  # so does Ray
         return measure(*arguments)

@@ -39,6 +39,7 @@ def test_where_a_run_may_not_begin_the_way_out_is_one_that_works(tmp_path, simul
     begun.mkdir()
     (begun / "run.json").touch()
     ways = {file: "is a file; name a folder", finished: "holds a finished run; name another", begun: "--resume"}
+    ways[tmp_path / ("a" * 300)] = "File name too long; choose another --out"
     for out, way in ways.items():
         with pytest.raises(UserError, match=way):
             check(agent, simulator, settings, out)
